@@ -1,0 +1,4 @@
+//! A kernel in memory.
+
+/// A kernel in memory.
+pub struct Memory;

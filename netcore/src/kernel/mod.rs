@@ -1,0 +1,67 @@
+//! The kernel, behind a small trait. [`Linux`] is the real thing and the only place in the crate
+//! that talks to it, one file an interface; [`Memory`] is one that tests can look into, and make
+//! fail.
+
+use std::path::Path;
+
+use crate::error::Result;
+use crate::model::{Name, Object, State};
+
+mod memory;
+
+pub use memory::Memory;
+
+/// What the engine asks of a kernel.
+///
+/// An implementation stands on two network namespaces: the host's, which is the caller's own,
+/// and the sandbox, if one was entered.
+#[allow(async_fn_in_trait, reason = "the engine is generic over the kernel; nobody boxes these futures")]
+pub trait Kernel: Sized {
+    /// This kernel with the namespace at `netns` as the sandbox, or without one.
+    ///
+    /// # Errors
+    /// [`Error::Netns`](crate::Error::Netns) when the path is not a network namespace.
+    async fn enter(&self, netns: Option<&Path>) -> Result<Self>;
+
+    /// Which of `wanted` are there, and what they look like. Looks at nothing else, but for
+    /// what stands in their way: a sandbox interface of a wanted veth's peer name, other
+    /// addresses on the link of a wanted address whose rivals matter.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`](crate::Error::Kernel) when the kernel does not answer.
+    async fn observe(&self, wanted: &[Object]) -> Result<State>;
+
+    /// Makes `objects`, which are all of one phase. Those of the firewall are made in one
+    /// transaction; other phases are handed over one by one.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`](crate::Error::Kernel), [`Error::PortTaken`](crate::Error::PortTaken).
+    async fn create(&self, objects: &[Object]) -> Result<()>;
+
+    /// Turns `was` into `object`; both have the same key.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`](crate::Error::Kernel).
+    async fn update(&self, was: &Object, object: &Object) -> Result<()>;
+
+    /// Removes `objects`, which are all of one phase. What is gone already is a success.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`](crate::Error::Kernel).
+    async fn remove(&self, objects: &[Object]) -> Result<()>;
+
+    /// Waits until what was made among `objects` can be used (a bridge port forwards, an
+    /// address has passed duplicate address detection) and announces new addresses to the
+    /// neighbours (gratuitous ARP, RFC 5227; unsolicited neighbour advertisement, RFC 4861).
+    ///
+    /// # Errors
+    /// [`Error::Kernel`](crate::Error::Kernel) when an address turns out to be a duplicate.
+    async fn settle(&self, objects: &[Object]) -> Result<()>;
+
+    /// Everything on the host that carries a mark of `network`. Reads whole tables: for
+    /// garbage collection, never on the way in.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`](crate::Error::Kernel) when the kernel does not answer.
+    async fn marked(&self, network: &Name) -> Result<Vec<Object>>;
+}

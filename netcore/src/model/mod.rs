@@ -1,0 +1,29 @@
+//! Plain data: what a user asks for ([`Network`], [`Attachment`]), what is promised to them
+//! ([`Lease`], [`PortMapping`]), and what the kernel should hold for it ([`Object`] and its
+//! kinds). Nothing here reads or writes anything; every other room builds on these values.
+
+mod attachment;
+mod ipam;
+mod lease;
+mod mac;
+mod name;
+mod network;
+mod object;
+mod owner;
+
+pub use attachment::{Attachment, PortMapping, Protocol};
+pub use ipam::{Delegated, HostLocal, IpamConfig, Range, Static, StaticAddress};
+pub use lease::{Dns, Lease, LeasedAddress, RouteSpec};
+pub use mac::{InvalidMac, Mac};
+pub use name::{InterfaceName, InvalidName, Name};
+pub use network::{BridgeConfig, Mode, Network, NoneConfig};
+pub use object::{
+    Address, Bridge, Key, Link, LinkKind, NatRule, Object, Phase, Place, Port, Rivals, Route, State, Sysctl, Veth,
+};
+pub use owner::{AttachmentId, Mark};
+
+/// A 64-bit FNV-1a hash: names and addresses that must come out the same in every process and
+/// every release are derived from it, so it may never change.
+pub(crate) fn fingerprint(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}

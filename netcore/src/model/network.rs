@@ -1,0 +1,87 @@
+//! A network as its user describes it: a name, a mode with the mode's settings, and how it
+//! hands out addresses. The settings of a mode are the keys of its CNI configuration, so that a
+//! configuration, a record on disk and a value in a program are the same thing.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Dns, InterfaceName, IpamConfig, Mac, Name};
+
+/// A network that containers attach to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// The network's name.
+    pub name: Name,
+    /// What kind of network it is.
+    pub mode: Mode,
+    /// Who hands out addresses; without it attachments have none (layer 2 only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipam: Option<IpamConfig>,
+    /// Resolver settings for the containers; those of the lease when empty.
+    #[serde(default, skip_serializing_if = "Dns::is_empty")]
+    pub dns: Dns,
+}
+
+/// The kinds of network, by the names users know them under.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Mode {
+    /// A Linux bridge on the host, and a veth pair for each container.
+    Bridge(BridgeConfig),
+    /// Nothing but the container's own loopback.
+    None(NoneConfig),
+}
+
+/// The settings of a bridge network: the reference `bridge` plugin's keys with the same meaning
+/// and defaults, and a few of our own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BridgeConfig {
+    /// The bridge's interface name; `cni0` when absent.
+    pub bridge: Option<InterfaceName>,
+    /// The bridge carries the gateway addresses, and the host forwards.
+    pub is_gateway: bool,
+    /// As `is_gateway`, and containers get a default route by it.
+    pub is_default_gateway: bool,
+    /// An address on the bridge that contradicts the configuration is replaced instead of refused.
+    pub force_address: bool,
+    /// Traffic that leaves the host gets the host's address.
+    pub ip_masq: bool,
+    /// Which firewall does that: `nftables`, `iptables`, or ours to choose when absent.
+    pub ip_masq_backend: Option<String>,
+    /// MTU of the container's link in bytes; 0 takes the kernel's default.
+    pub mtu: u32,
+    /// A frame may leave by the bridge port it came in on, so that a container reaches its own
+    /// published ports.
+    pub hairpin_mode: bool,
+    /// The bridge is promiscuous. Excludes `hairpin_mode`.
+    pub promisc_mode: bool,
+    /// Containers of the bridge cannot reach one another, only the host and beyond.
+    pub port_isolation: bool,
+    /// The container's interface is left down, without addresses.
+    pub disable_container_interface: bool,
+    /// IPv6 addresses go through duplicate address detection (RFC 4862).
+    #[serde(rename = "enabledad")]
+    pub enable_dad: bool,
+    /// The container's MAC address.
+    pub mac: Option<Mac>,
+    /// The bridge is removed with its last attachment, if we made it.
+    pub remove_empty_bridge: bool,
+}
+
+impl BridgeConfig {
+    /// Whether the bridge is the containers' gateway.
+    #[must_use]
+    pub fn is_gateway(&self) -> bool {
+        self.is_gateway || self.is_default_gateway
+    }
+
+    /// The bridge's interface name.
+    #[must_use]
+    pub fn bridge(&self) -> InterfaceName {
+        self.bridge.clone().unwrap_or_else(InterfaceName::default_bridge)
+    }
+}
+
+/// The settings of `none`: there are none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoneConfig {}

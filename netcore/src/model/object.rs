@@ -1,0 +1,442 @@
+//! The kernel objects an attachment stands on, as values. Each kind says what identifies one of
+//! its objects ([`Object::key`]) and in which order kinds are made ([`Phase`]); the rest is what
+//! it should look like. The same values say what is wanted, what was seen, and what a plan does.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use super::{InterfaceName, Mac, Mark, Protocol};
+
+/// Which of the two network namespaces an object lives in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// The host's: the one the caller is in.
+    Host,
+    /// The container's.
+    Sandbox,
+}
+
+/// Anything the kernel should hold for an attachment or for its network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Object {
+    /// A network interface.
+    Link(Link),
+    /// An address on an interface.
+    Address(Address),
+    /// A route.
+    Route(Route),
+    /// A kernel setting.
+    Sysctl(Sysctl),
+    /// Something the firewall does for us.
+    Nat(NatRule),
+}
+
+/// The order in which kinds of objects are made; removal runs it backwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Interfaces.
+    Links,
+    /// Their addresses.
+    Addresses,
+    /// Routes over them.
+    Routes,
+    /// Settings.
+    Sysctls,
+    /// The firewall, in one transaction.
+    Firewall,
+}
+
+/// What identifies an object: two objects with the same key are the same one, perhaps in
+/// different states.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// An interface, by name.
+    Link(Place, InterfaceName),
+    /// An address on an interface.
+    Address(Place, InterfaceName, IpNetwork),
+    /// A route: destination, table and metric, as the kernel tells routes apart.
+    Route(Place, IpNetwork, u32, u32),
+    /// A setting, by its dotted name.
+    Sysctl(Place, String),
+    /// The table with its chains, rules and empty sets.
+    Ruleset,
+    /// An element of the set of our bridges.
+    Member(InterfaceName),
+    /// An element of the set of hairpin subnets.
+    Hairpin(IpNetwork),
+    /// An element of the set of masqueraded addresses.
+    Masquerade(IpAddr),
+    /// A published port: the host address, if one, the family, protocol and port.
+    Publish(Option<IpAddr>, bool, Protocol, u16),
+}
+
+impl Object {
+    /// What identifies this object.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Link(link) => Key::Link(link.place, link.name.clone()),
+            Self::Address(address) => Key::Address(address.place, address.link.clone(), address.address),
+            Self::Route(route) => Key::Route(
+                route.place,
+                route.destination,
+                route.table.unwrap_or(Route::MAIN_TABLE),
+                route.effective_metric(),
+            ),
+            Self::Sysctl(sysctl) => Key::Sysctl(sysctl.place, sysctl.name.clone()),
+            Self::Nat(NatRule::Ruleset { .. }) => Key::Ruleset,
+            Self::Nat(NatRule::Member { bridge, .. }) => Key::Member(bridge.clone()),
+            Self::Nat(NatRule::Hairpin { subnet, .. }) => Key::Hairpin(*subnet),
+            Self::Nat(NatRule::Masquerade { source, .. }) => Key::Masquerade(*source),
+            Self::Nat(NatRule::Publish { host_address, protocol, host_port, to, .. }) => {
+                Key::Publish(*host_address, to.is_ipv6(), *protocol, *host_port)
+            }
+        }
+    }
+
+    /// When this object is made.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self {
+            Self::Link(_) => Phase::Links,
+            Self::Address(_) => Phase::Addresses,
+            Self::Route(_) => Phase::Routes,
+            Self::Sysctl(_) => Phase::Sysctls,
+            Self::Nat(_) => Phase::Firewall,
+        }
+    }
+
+    /// The mark the object carries, if it carries one.
+    #[must_use]
+    pub fn mark(&self) -> Option<&Mark> {
+        match self {
+            Self::Link(link) => link.mark.as_ref(),
+            Self::Nat(rule) => rule.mark(),
+            Self::Address(_) | Self::Route(_) | Self::Sysctl(_) => None,
+        }
+    }
+}
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Where it is.
+    pub place: Place,
+    /// Its name.
+    pub name: InterfaceName,
+    /// What it is.
+    #[serde(flatten)]
+    pub kind: LinkKind,
+    /// Our mark, kept as the interface's alias (`IFLA_IFALIAS`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Mark>,
+    /// Its MAC address; any when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+    /// Its MTU in bytes; any when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// Whether it is administratively up (`IFF_UP`).
+    pub up: bool,
+    /// The bridge it is a port of, and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<Port>,
+}
+
+/// What kind of interface a link is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "link", rename_all = "lowercase")]
+pub enum LinkKind {
+    /// The host's end of a pair whose other end is in the sandbox.
+    Veth(Veth),
+    /// A bridge.
+    Bridge(Bridge),
+    /// `lo`.
+    Loopback,
+    /// Something else, seen but never made by us; its kind as the kernel names it.
+    Other {
+        /// `IFLA_INFO_KIND`, or empty for hardware.
+        name: String,
+    },
+}
+
+/// The sandbox's end of a veth pair.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Veth {
+    /// The name inside the sandbox.
+    pub peer: InterfaceName,
+    /// Its MAC address; any when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_mac: Option<Mac>,
+    /// Its MTU in bytes; any when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_mtu: Option<u32>,
+    /// Whether it is up.
+    pub peer_up: bool,
+}
+
+/// What a bridge has beside what every link has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bridge {
+    /// Promiscuous mode (`IFF_PROMISC`); either when `false`.
+    #[serde(default)]
+    pub promiscuous: bool,
+}
+
+/// How a link is a port of a bridge (`IFLA_BRPORT_*`, linux/if_link.h).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// The bridge.
+    pub bridge: InterfaceName,
+    /// Frames may leave by the port they came in on (`IFLA_BRPORT_MODE`).
+    #[serde(default)]
+    pub hairpin: bool,
+    /// No frames to or from other isolated ports (`IFLA_BRPORT_ISOLATED`).
+    #[serde(default)]
+    pub isolated: bool,
+}
+
+/// An address on an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// Where the interface is.
+    pub place: Place,
+    /// The interface.
+    pub link: InterfaceName,
+    /// The address with its prefix length.
+    pub address: IpNetwork,
+    /// Whether an IPv6 address goes through duplicate address detection before it is used
+    /// (the opposite of `IFA_F_NODAD`).
+    #[serde(default)]
+    pub dad: bool,
+    /// What becomes of other addresses on the interface.
+    #[serde(default)]
+    pub rivals: Rivals,
+}
+
+/// What becomes of addresses on the same interface that contradict a wanted one: any other IPv4
+/// address, or an IPv6 one of an overlapping subnet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rivals {
+    /// They stay.
+    #[default]
+    Allow,
+    /// They are an error.
+    Refuse,
+    /// They are removed.
+    Replace,
+}
+
+/// A route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Where it is.
+    pub place: Place,
+    /// The interface it leaves by.
+    pub link: InterfaceName,
+    /// The destination.
+    pub destination: IpNetwork,
+    /// The next hop; none for what is on the link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    /// The next hop is reached over the link even if no route says so (`RTNH_F_ONLINK`).
+    #[serde(default)]
+    pub onlink: bool,
+    /// The path's MTU in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// The advertised TCP segment size in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advmss: Option<u32>,
+    /// The metric; the family's default when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<u32>,
+    /// The table; main (254) when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<u32>,
+    /// The scope; universe with a gateway and link without one when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<u8>,
+}
+
+impl Route {
+    /// `RT_TABLE_MAIN` (linux/rtnetlink.h).
+    pub const MAIN_TABLE: u32 = 254;
+
+    /// The metric the kernel will report: IPv6 routes without one get 1024
+    /// (`IP6_RT_PRIO_USER`), IPv4 routes 0.
+    #[must_use]
+    pub fn effective_metric(&self) -> u32 {
+        match self.metric {
+            Some(metric) if metric != 0 || self.destination.is_ipv4() => metric,
+            _ if self.destination.is_ipv6() => 1024,
+            _ => 0,
+        }
+    }
+}
+
+/// A setting under `/proc/sys`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sysctl {
+    /// In whose namespace.
+    pub place: Place,
+    /// The path below `/proc/sys` (`net/ipv4/ip_forward`): slashes, since interface names may
+    /// contain dots.
+    pub name: String,
+    /// Its value, without the newline.
+    pub value: String,
+}
+
+/// What the firewall does for us. One of these is one element of a set or map of our table, or
+/// the table itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "nat", rename_all = "lowercase")]
+pub enum NatRule {
+    /// The table with its chains, rules and empty sets.
+    Ruleset {
+        /// What is missing or altered of it; empty when wanted, and when intact.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        damage: Vec<String>,
+    },
+    /// A bridge of ours: traffic between our bridges is not masqueraded, and loopback publishing
+    /// may leave by it.
+    Member {
+        /// The bridge.
+        bridge: InterfaceName,
+        /// Whose it is.
+        mark: Mark,
+    },
+    /// Published traffic that comes from the subnet it goes to gets the host's address, so that
+    /// the answer comes back through the host.
+    Hairpin {
+        /// The subnet.
+        subnet: IpNetwork,
+        /// Whose it is.
+        mark: Mark,
+    },
+    /// Traffic from this address that leaves the host gets the host's address.
+    Masquerade {
+        /// The container's address.
+        source: IpAddr,
+        /// Whose it is.
+        mark: Mark,
+    },
+    /// Traffic to this port of the host goes to a container.
+    Publish {
+        /// The one host address; every address of the family of `to` when `None`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host_address: Option<IpAddr>,
+        /// The protocol.
+        protocol: Protocol,
+        /// The host's port.
+        host_port: u16,
+        /// The container's address and port.
+        to: SocketAddr,
+        /// Whose it is.
+        mark: Mark,
+    },
+}
+
+impl NatRule {
+    /// The mark on the element; the table itself has none.
+    #[must_use]
+    pub fn mark(&self) -> Option<&Mark> {
+        match self {
+            Self::Ruleset { .. } => None,
+            Self::Member { mark, .. }
+            | Self::Hairpin { mark, .. }
+            | Self::Masquerade { mark, .. }
+            | Self::Publish { mark, .. } => Some(mark),
+        }
+    }
+}
+
+/// What was seen of the kernel: the objects that were looked for and are there, and those in
+/// their way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct State(pub Vec<Object>);
+
+impl State {
+    /// The object that `key` identifies, as it was seen.
+    #[must_use]
+    pub fn get(&self, key: &Key) -> Option<&Object> {
+        self.0.iter().find(|object| object.key() == *key)
+    }
+
+    /// The interface `name` in `place`, as it was seen.
+    #[must_use]
+    pub fn link(&self, place: Place, name: &InterfaceName) -> Option<&Link> {
+        self.0.iter().find_map(|object| match object {
+            Object::Link(link) if link.place == place && link.name == *name => Some(link),
+            _ => None,
+        })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Host => "host",
+            Self::Sandbox => "container",
+        })
+    }
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link(Link { name, kind: LinkKind::Veth(veth), .. }) => write!(f, "link {name} ↔ {}", veth.peer),
+            Self::Link(Link { name, kind: LinkKind::Bridge(_), .. }) => write!(f, "bridge {name}"),
+            Self::Link(Link { place, name, .. }) => write!(f, "link {name} ({place})"),
+            Self::Address(Address { place, link, address, .. }) => write!(f, "address {address} on {link} ({place})"),
+            Self::Route(route) => {
+                write!(f, "route {}", route.destination)?;
+                if let Some(gateway) = route.gateway {
+                    write!(f, " via {gateway}")?;
+                }
+                write!(f, " dev {} ({})", route.link, route.place)
+            }
+            Self::Sysctl(sysctl) => write!(f, "sysctl {} ({})", sysctl.name.replace('/', "."), sysctl.place),
+            Self::Nat(rule) => rule.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for NatRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ruleset { .. } => f.write_str("firewall table inet netcore"),
+            Self::Member { bridge, .. } => write!(f, "firewall member {bridge}"),
+            Self::Hairpin { subnet, .. } => write!(f, "hairpin {subnet}"),
+            Self::Masquerade { source, .. } => write!(f, "masquerade {source}"),
+            Self::Publish { host_address, protocol, host_port, to, .. } => {
+                f.write_str("publish ")?;
+                if let Some(address) = host_address {
+                    write!(f, "{} → {to}/{protocol}", SocketAddr::new(*address, *host_port))
+                } else {
+                    write!(f, "{host_port}/{protocol} → {to}")
+                }
+            }
+        }
+    }
+}
+
+impl LinkKind {
+    /// The kind as the kernel names it (`IFLA_INFO_KIND`).
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Veth(_) => "veth",
+            Self::Bridge(_) => "bridge",
+            Self::Loopback => "loopback",
+            Self::Other { name } => name,
+        }
+    }
+}

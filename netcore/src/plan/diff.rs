@@ -1,0 +1,182 @@
+//! What differs between an object as it is wanted and as it was seen.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Link, LinkKind, Mark, NatRule, Object, Route, State};
+
+/// One wanted object that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    /// The object, as it is wanted.
+    pub object: Object,
+    /// What differs; empty when the object is missing altogether.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<Difference>,
+}
+
+/// One property that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// The property.
+    pub field: String,
+    /// Its wanted value.
+    pub want: String,
+    /// Its value in the kernel.
+    pub have: String,
+}
+
+impl Drift {
+    /// Whether the object is missing altogether.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.differences.is_empty()
+    }
+}
+
+impl fmt::Display for Drift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.object)?;
+        if self.is_missing() {
+            return f.write_str("missing");
+        }
+        for (position, difference) in self.differences.iter().enumerate() {
+            let separator = if position == 0 { "" } else { ", " };
+            write!(f, "{separator}{difference}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {}, should be {}", self.field, self.have, self.want)
+    }
+}
+
+/// What is missing or different of `wanted` in `actual`, in the order of `wanted`.
+#[must_use]
+pub fn drift(wanted: &[Object], actual: &State) -> Vec<Drift> {
+    wanted
+        .iter()
+        .filter_map(|object| {
+            let differences = match actual.get(&object.key()) {
+                None => Vec::new(),
+                Some(seen) => {
+                    let differences = differences(object, seen);
+                    if differences.is_empty() {
+                        return None;
+                    }
+                    differences
+                }
+            };
+            Some(Drift { object: object.clone(), differences })
+        })
+        .collect()
+}
+
+/// How `seen` differs from `wanted`; both have the same key. A property that `wanted` leaves
+/// open never differs.
+fn differences(wanted: &Object, seen: &Object) -> Vec<Difference> {
+    let mut found = Found(Vec::new());
+    match (wanted, seen) {
+        (Object::Link(wanted), Object::Link(seen)) => link(&mut found, wanted, seen),
+        // An address is its key, and whether it is through duplicate address detection is the
+        // kernel's to say.
+        (Object::Address(_), Object::Address(_)) => {}
+        (Object::Route(wanted), Object::Route(seen)) => route(&mut found, wanted, seen),
+        (Object::Sysctl(wanted), Object::Sysctl(seen)) => found.note("value", &wanted.value, &seen.value),
+        (Object::Nat(wanted), Object::Nat(seen)) => nat(&mut found, wanted, seen),
+        // Kinds with equal keys are equal.
+        _ => {}
+    }
+    found.0
+}
+
+struct Found(Vec<Difference>);
+
+impl Found {
+    fn note<T: fmt::Display + PartialEq + ?Sized>(&mut self, field: &str, want: &T, have: &T) {
+        if want != have {
+            self.0.push(Difference { field: field.to_owned(), want: want.to_string(), have: have.to_string() });
+        }
+    }
+
+    /// Notes a difference in a property that may be left open.
+    fn note_if_wanted<T: fmt::Display + PartialEq>(&mut self, field: &str, want: &Option<T>, have: &Option<T>) {
+        if want.is_some() {
+            self.note_either(field, want, have);
+        }
+    }
+
+    /// Notes a difference in a property whose absence means something.
+    fn note_either<T: fmt::Display + PartialEq>(&mut self, field: &str, want: &Option<T>, have: &Option<T>) {
+        if want != have {
+            let words = |value: &Option<T>| value.as_ref().map_or_else(|| "none".to_owned(), T::to_string);
+            self.0.push(Difference { field: field.to_owned(), want: words(want), have: words(have) });
+        }
+    }
+}
+
+fn up_or_down(up: bool) -> &'static str {
+    if up { "up" } else { "down" }
+}
+
+fn on_or_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
+fn link(found: &mut Found, wanted: &Link, seen: &Link) {
+    found.note("kind", wanted.kind.name(), seen.kind.name());
+    match (&wanted.kind, &seen.kind) {
+        (LinkKind::Veth(wanted), LinkKind::Veth(seen)) => {
+            found.note("peer", &wanted.peer, &seen.peer);
+            found.note_if_wanted("peer MAC", &wanted.peer_mac, &seen.peer_mac);
+            found.note_if_wanted("peer MTU", &wanted.peer_mtu, &seen.peer_mtu);
+            found.note("peer state", up_or_down(wanted.peer_up), up_or_down(seen.peer_up));
+        }
+        (LinkKind::Bridge(wanted), LinkKind::Bridge(seen)) if wanted.promiscuous => {
+            found.note("promiscuous mode", on_or_off(wanted.promiscuous), on_or_off(seen.promiscuous));
+        }
+        _ => {}
+    }
+    // A bridge that somebody else made stays theirs: it is used without our mark.
+    if !matches!(wanted.kind, LinkKind::Bridge(_)) {
+        found.note_if_wanted("alias", &wanted.mark, &seen.mark);
+    }
+    found.note_if_wanted("MAC", &wanted.mac, &seen.mac);
+    found.note_if_wanted("MTU", &wanted.mtu, &seen.mtu);
+    found.note("state", up_or_down(wanted.up), up_or_down(seen.up));
+    if let Some(port) = &wanted.port {
+        let bridge = seen.port.as_ref().map(|port| &port.bridge);
+        found.note_either("bridge", &Some(&port.bridge), &bridge);
+        if let Some(seen) = &seen.port {
+            found.note("hairpin", on_or_off(port.hairpin), on_or_off(seen.hairpin));
+            found.note("isolated", on_or_off(port.isolated), on_or_off(seen.isolated));
+        }
+    }
+}
+
+fn route(found: &mut Found, wanted: &Route, seen: &Route) {
+    found.note("interface", &wanted.link, &seen.link);
+    found.note_either("gateway", &wanted.gateway, &seen.gateway);
+    found.note_if_wanted("MTU", &wanted.mtu, &seen.mtu);
+    found.note_if_wanted("advmss", &wanted.advmss, &seen.advmss);
+    found.note_if_wanted("scope", &wanted.scope, &seen.scope);
+}
+
+fn nat(found: &mut Found, wanted: &NatRule, seen: &NatRule) {
+    if let NatRule::Ruleset { damage } = seen {
+        let state = if damage.is_empty() { "intact".to_owned() } else { damage.join(", ") };
+        found.note("rules", "intact", &state);
+    }
+    if let (NatRule::Publish { to: wanted, .. }, NatRule::Publish { to: seen, .. }) = (wanted, seen) {
+        found.note("target", wanted, seen);
+    }
+    let who = |rule: &NatRule| rule.mark().map(Mark::to_string);
+    // Elements that belong to the network may carry the mark of any network that shares them.
+    if !matches!(wanted, NatRule::Member { .. } | NatRule::Hairpin { .. }) {
+        found.note_if_wanted("owner", &who(wanted), &who(seen));
+    }
+}
