@@ -2,11 +2,12 @@
 //! source, and where there is one, the way out; nothing is flattened into a string before the
 //! caller has had the chance to look at it.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use crate::model::{InterfaceName, Mark, Protocol};
+use crate::model::{InterfaceName, InvalidName, Mark, Protocol};
 
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -179,18 +180,31 @@ impl Error {
     }
 
     /// One error for a list of them: `Ok` for none, the error itself for one.
-    pub(crate) fn from_list(mut errors: Vec<Error>) -> Result<()> {
-        match errors.len() {
-            0 => Ok(()),
-            1 => Err(errors.remove(0)),
-            _ => Err(Self::Several(errors)),
-        }
+    pub(crate) fn from_list(errors: Vec<Error>) -> Result<()> {
+        if errors.is_empty() { Ok(()) } else { Err(Self::several(errors)) }
+    }
+
+    /// One error for the failures of something that has failed: the first alone, or all.
+    pub(crate) fn several(mut errors: Vec<Error>) -> Self {
+        if errors.len() == 1 { errors.remove(0) } else { Self::Several(errors) }
     }
 
     /// Wraps an I/O error on a file of ours.
     pub(crate) fn file(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { operation, path, source }
+    }
+}
+
+impl From<InvalidName> for Error {
+    fn from(name: InvalidName) -> Self {
+        Self::invalid("name", format!("{:?}", name.value), name.expected)
+    }
+}
+
+impl From<Infallible> for Error {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 

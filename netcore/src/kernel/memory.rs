@@ -1,4 +1,260 @@
-//! A kernel in memory.
+//! A kernel in memory, for tests of everything above the kernel: it holds objects, keeps the
+//! rules that the engine relies on (a removed link takes its addresses and routes along, a host
+//! port has one owner), and stops working at a chosen moment, as a process does that is killed.
 
-/// A kernel in memory.
-pub struct Memory;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Kernel;
+use crate::error::{Error, Result};
+use crate::model::{InterfaceName, Link, LinkKind, Name, NatRule, Object, Place, State};
+
+/// A kernel in memory. Clones share what they hold.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    held: Arc<Mutex<Held>>,
+    sandbox: Option<PathBuf>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    /// Objects, each with the sandbox it was made in or for.
+    objects: Vec<(Option<PathBuf>, Object)>,
+    changes_left: Option<usize>,
+    changes: usize,
+    /// Once set, nothing works any more until [`Memory::revive`].
+    dead: bool,
+    dies: bool,
+}
+
+impl Memory {
+    /// An empty kernel.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The next `changes` changes succeed; the one after fails, once.
+    pub fn fail_after(&self, changes: usize) {
+        let mut held = self.held();
+        (held.changes_left, held.dies) = (Some(changes), false);
+    }
+
+    /// The next `changes` changes succeed; from then on nothing does, as if the process had been
+    /// killed there.
+    pub fn die_after(&self, changes: usize) {
+        let mut held = self.held();
+        (held.changes_left, held.dies) = (Some(changes), true);
+    }
+
+    /// Works again, with everything it held.
+    pub fn revive(&self) {
+        let mut held = self.held();
+        (held.changes_left, held.dead) = (None, false);
+    }
+
+    /// How many changes were made so far.
+    #[must_use]
+    pub fn changes(&self) -> usize {
+        self.held().changes
+    }
+
+    /// Everything held, in the order it was made.
+    #[must_use]
+    pub fn objects(&self) -> Vec<Object> {
+        self.held().objects.iter().map(|(_, object)| object.clone()).collect()
+    }
+
+    /// Puts `object` there as somebody else would.
+    pub fn put(&self, object: Object) {
+        let sandbox = self.sandbox_of(&object);
+        self.held().objects.push((sandbox, object));
+    }
+
+    /// Takes away what is `object`'s equal, as somebody else would.
+    pub fn take(&self, object: &Object) {
+        self.held().objects.retain(|(_, held)| held != object);
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sandbox_of(&self, object: &Object) -> Option<PathBuf> {
+        let in_sandbox = match object {
+            Object::Link(Link { place, kind, .. }) => *place == Place::Sandbox || matches!(kind, LinkKind::Veth(_)),
+            Object::Address(address) => address.place == Place::Sandbox,
+            Object::Route(route) => route.place == Place::Sandbox,
+            Object::Sysctl(sysctl) => sysctl.place == Place::Sandbox,
+            Object::Nat(_) => false,
+        };
+        in_sandbox.then(|| self.sandbox.clone()).flatten()
+    }
+
+    /// Counts one change, and fails it when its time has come.
+    fn change(&self, operation: &'static str, object: &Object) -> Result<MutexGuard<'_, Held>> {
+        let mut held = self.held();
+        let failure = || {
+            Err(Error::Kernel {
+                operation,
+                object: object.to_string(),
+                source: std::io::ErrorKind::Other.into(),
+                detail: Some("the test wanted this to fail".to_owned()),
+            })
+        };
+        if held.dead {
+            return failure();
+        }
+        match held.changes_left {
+            Some(0) => {
+                held.changes_left = None;
+                held.dead = held.dies;
+                return failure();
+            }
+            Some(left) => held.changes_left = Some(left - 1),
+            None => {}
+        }
+        held.changes += 1;
+        Ok(held)
+    }
+}
+
+impl Held {
+    fn position(&self, sandbox: Option<&Path>, object: &Object) -> Option<usize> {
+        let key = object.key();
+        self.objects.iter().position(|(place, held)| held.key() == key && place.as_deref() == sandbox)
+    }
+
+    fn remove_dependents(&mut self, sandbox: Option<&Path>, place: Place, link: &InterfaceName) {
+        self.objects.retain(|(held_in, object)| {
+            let on = match object {
+                Object::Address(address) => (address.place, &address.link),
+                Object::Route(route) => (route.place, &route.link),
+                _ => return true,
+            };
+            on != (place, link) || (place == Place::Sandbox && held_in.as_deref() != sandbox)
+        });
+    }
+}
+
+impl Kernel for Memory {
+    async fn enter(&self, netns: Option<&Path>) -> Result<Self> {
+        Ok(Self { held: self.held.clone(), sandbox: netns.map(Path::to_owned) })
+    }
+
+    async fn observe(&self, wanted: &[Object]) -> Result<State> {
+        let held = self.held();
+        let mut seen: Vec<Object> = Vec::new();
+        for object in wanted {
+            let sandbox = self.sandbox_of(object);
+            if let Some(position) = held.position(sandbox.as_deref(), object) {
+                seen.push(held.objects[position].1.clone());
+            }
+            match object {
+                Object::Address(address) => seen.extend(held.objects.iter().filter_map(|(place, other)| match other {
+                    Object::Address(other)
+                        if (other.place, &other.link) == (address.place, &address.link)
+                            && other.address != address.address
+                            && *place == sandbox =>
+                    {
+                        Some(Object::Address(other.clone()))
+                    }
+                    _ => None,
+                })),
+                Object::Link(Link { kind: LinkKind::Veth(veth), .. }) => {
+                    seen.extend(held.objects.iter().filter_map(|(place, other)| match other {
+                        Object::Link(link)
+                            if link.place == Place::Sandbox && link.name == veth.peer && *place == sandbox =>
+                        {
+                            Some(other.clone())
+                        }
+                        Object::Link(Link { name, kind: LinkKind::Veth(other), .. })
+                            if other.peer == veth.peer
+                                && *place == sandbox
+                                && object.key() != crate::model::Key::Link(Place::Host, name.clone()) =>
+                        {
+                            Some(Object::Link(Link {
+                                place: Place::Sandbox,
+                                name: veth.peer.clone(),
+                                kind: LinkKind::Other { name: "veth".to_owned() },
+                                mark: None,
+                                mac: other.peer_mac,
+                                mtu: other.peer_mtu,
+                                up: other.peer_up,
+                                port: None,
+                            }))
+                        }
+                        _ => None,
+                    }));
+                }
+                _ => {}
+            }
+        }
+        Ok(State(seen))
+    }
+
+    async fn create(&self, objects: &[Object]) -> Result<()> {
+        let Some(first) = objects.first() else { return Ok(()) };
+        let mut held = self.change("create", first)?;
+        for object in objects {
+            let sandbox = self.sandbox_of(object);
+            match held.position(sandbox.as_deref(), object) {
+                None => {}
+                Some(_) if matches!(object, Object::Nat(rule) if !matches!(rule, NatRule::Publish { .. })) => continue,
+                Some(_) => {
+                    return Err(Error::Kernel {
+                        operation: "create",
+                        object: object.to_string(),
+                        source: std::io::ErrorKind::AlreadyExists.into(),
+                        detail: None,
+                    });
+                }
+            }
+            held.objects.push((sandbox, object.clone()));
+        }
+        Ok(())
+    }
+
+    async fn update(&self, was: &Object, object: &Object) -> Result<()> {
+        let mut held = self.change("update", object)?;
+        let sandbox = self.sandbox_of(object);
+        if let Some(position) = held.position(sandbox.as_deref(), was) {
+            // Who made a bridge does not change with its settings.
+            let mut object = object.clone();
+            if let (Object::Link(now), Object::Link(was)) = (&mut object, &held.objects[position].1) {
+                now.mark.clone_from(&was.mark);
+                now.mac = now.mac.or(was.mac);
+            }
+            held.objects[position].1 = object;
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, objects: &[Object]) -> Result<()> {
+        let Some(first) = objects.first() else { return Ok(()) };
+        let mut held = self.change("remove", first)?;
+        for object in objects {
+            let sandbox = self.sandbox_of(object);
+            if let Some(position) = held.position(sandbox.as_deref(), object) {
+                held.objects.remove(position);
+            }
+            if let Object::Link(link) = object {
+                held.remove_dependents(sandbox.as_deref(), link.place, &link.name);
+                if let LinkKind::Veth(veth) = &link.kind {
+                    held.remove_dependents(sandbox.as_deref(), Place::Sandbox, &veth.peer);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn settle(&self, _objects: &[Object]) -> Result<()> {
+        Ok(())
+    }
+
+    async fn marked(&self, network: &Name) -> Result<Vec<Object>> {
+        let held = self.held();
+        let marked = |object: &&Object| object.mark().is_some_and(|mark| mark.is_of(network));
+        Ok(held.objects.iter().map(|(_, object)| object).filter(marked).cloned().collect())
+    }
+}

@@ -168,6 +168,26 @@ impl PortMapping {
         (0..self.count).map(move |offset| (host.saturating_add(offset), container.saturating_add(offset)))
     }
 
+    /// The families of the addresses this publishes on, `true` for IPv6: those of the host
+    /// address, both when there is none.
+    #[must_use]
+    pub fn families(&self) -> Vec<bool> {
+        match self.host_address {
+            Some(address) => vec![address.is_ipv6()],
+            None => vec![false, true],
+        }
+    }
+
+    /// Whether 127.0.0.1 on the host leads to the container.
+    #[must_use]
+    pub fn reaches_ipv4_loopback(&self) -> bool {
+        match self.host_address {
+            Some(IpAddr::V4(address)) => address.is_loopback() || address.is_unspecified(),
+            Some(IpAddr::V6(_)) => false,
+            None => true,
+        }
+    }
+
     /// Why this is not a publishable mapping, if it is not: the field, its value, and what
     /// would be accepted.
     #[must_use]

@@ -106,6 +106,11 @@ checked_name! {
 }
 
 impl InterfaceName {
+    /// A bridge name for a network whose own name is too long to be one.
+    pub(crate) fn for_network(network: &Name) -> Self {
+        Self::numbered("br-", super::fingerprint(network.as_str().as_bytes()))
+    }
+
     /// `lo`, which every namespace has.
     pub(crate) fn loopback() -> Self {
         Self("lo".to_owned())

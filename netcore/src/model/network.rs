@@ -31,6 +31,18 @@ pub enum Mode {
     None(NoneConfig),
 }
 
+impl From<BridgeConfig> for Mode {
+    fn from(config: BridgeConfig) -> Self {
+        Self::Bridge(config)
+    }
+}
+
+impl From<NoneConfig> for Mode {
+    fn from(config: NoneConfig) -> Self {
+        Self::None(config)
+    }
+}
+
 /// The settings of a bridge network: the reference `bridge` plugin's keys with the same meaning
 /// and defaults, and a few of our own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

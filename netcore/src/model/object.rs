@@ -2,6 +2,7 @@
 //! its objects ([`Object::key`]) and in which order kinds are made ([`Phase`]); the rest is what
 //! it should look like. The same values say what is wanted, what was seen, and what a plan does.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -59,8 +60,9 @@ pub enum Key {
     Link(Place, InterfaceName),
     /// An address on an interface.
     Address(Place, InterfaceName, IpNetwork),
-    /// A route: destination, table and metric, as the kernel tells routes apart.
-    Route(Place, IpNetwork, u32, u32),
+    /// A route: interface, destination, table and metric. Two attachments of one container may
+    /// each have a default route, by their own interface.
+    Route(Place, InterfaceName, IpNetwork, u32, u32),
     /// A setting, by its dotted name.
     Sysctl(Place, String),
     /// The table with its chains, rules and empty sets.
@@ -84,6 +86,7 @@ impl Object {
             Self::Address(address) => Key::Address(address.place, address.link.clone(), address.address),
             Self::Route(route) => Key::Route(
                 route.place,
+                route.link.clone(),
                 route.destination,
                 route.table.unwrap_or(Route::MAIN_TABLE),
                 route.effective_metric(),
@@ -364,10 +367,10 @@ impl NatRule {
 pub struct State(pub Vec<Object>);
 
 impl State {
-    /// The object that `key` identifies, as it was seen.
+    /// The objects by what identifies them, for more than a few look-ups.
     #[must_use]
-    pub fn get(&self, key: &Key) -> Option<&Object> {
-        self.0.iter().find(|object| object.key() == *key)
+    pub fn by_key(&self) -> HashMap<Key, &Object> {
+        self.0.iter().map(|object| (object.key(), object)).collect()
     }
 
     /// The interface `name` in `place`, as it was seen.

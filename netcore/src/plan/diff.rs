@@ -27,6 +27,13 @@ pub struct Difference {
     pub have: String,
 }
 
+impl Difference {
+    /// The same difference seen from the other side.
+    pub(super) fn reversed(&self) -> Self {
+        Self { field: self.field.clone(), want: self.have.clone(), have: self.want.clone() }
+    }
+}
+
 impl Drift {
     /// Whether the object is missing altogether.
     #[must_use]
@@ -58,10 +65,11 @@ impl fmt::Display for Difference {
 /// What is missing or different of `wanted` in `actual`, in the order of `wanted`.
 #[must_use]
 pub fn drift(wanted: &[Object], actual: &State) -> Vec<Drift> {
+    let seen = actual.by_key();
     wanted
         .iter()
         .filter_map(|object| {
-            let differences = match actual.get(&object.key()) {
+            let differences = match seen.get(&object.key()) {
                 None => Vec::new(),
                 Some(seen) => {
                     let differences = differences(object, seen);
@@ -159,7 +167,6 @@ fn link(found: &mut Found, wanted: &Link, seen: &Link) {
 }
 
 fn route(found: &mut Found, wanted: &Route, seen: &Route) {
-    found.note("interface", &wanted.link, &seen.link);
     found.note_either("gateway", &wanted.gateway, &seen.gateway);
     found.note_if_wanted("MTU", &wanted.mtu, &seen.mtu);
     found.note_if_wanted("advmss", &wanted.advmss, &seen.advmss);

@@ -1,6 +1,163 @@
-//! Deciding: what is wanted and what is there in, ordered steps out. Pure; carried out by
-//! [`apply`](crate::apply).
+//! Deciding: what is wanted and what is there in, ordered steps out. Pure, so it is tested
+//! without a kernel; [`apply`](crate::apply) carries the steps out.
+//!
+//! There is no general graph of dependencies. Kinds of objects are made in the fixed order of
+//! [`Phase`](crate::model::Phase), within a kind in the order the driver named them, and removed
+//! backwards.
 
 mod diff;
+mod step;
 
-pub use diff::{Difference, Drift};
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use crate::error::{Error, Result};
+use crate::model::{Address, InterfaceName, Key, Link, LinkKind, NatRule, Object, Place, Rivals, Route, State};
+
+pub use diff::{Difference, Drift, drift};
+pub use step::Step;
+
+/// The steps that turn `actual` into one that holds `wanted`.
+///
+/// # Errors
+/// [`Error::Conflict`], [`Error::InterfaceExists`] or [`Error::PortTaken`] when something that is
+/// not ours to change stands in the way. Nothing has been touched then.
+pub fn plan(wanted: &[Object], actual: &State) -> Result<Vec<Step>> {
+    let seen = actual.by_key();
+    let mut steps = Vec::new();
+    for drift in drift(wanted, actual) {
+        match seen.get(&drift.object.key()) {
+            None => {
+                refuse_occupied_name(&drift.object, &seen)?;
+                steps.push(Step::Create(drift.object));
+            }
+            Some(was) => {
+                refuse_foreign(&drift, was)?;
+                steps.push(Step::Update { was: (*was).clone(), object: drift.object, differences: drift.differences });
+            }
+        }
+    }
+    for object in wanted {
+        if let Object::Address(address) = object {
+            for rival in rivals(address, wanted, actual) {
+                match address.rivals {
+                    Rivals::Allow => {}
+                    Rivals::Refuse => return Err(rival_error(address, rival)),
+                    Rivals::Replace => steps.push(Step::Remove(Object::Address(rival.clone()))),
+                }
+            }
+        }
+    }
+    steps.sort_by_key(|step| (step.object().phase(), matches!(step, Step::Create(_) | Step::Update { .. })));
+    steps.dedup();
+    Ok(steps)
+}
+
+/// The steps that remove those of `unwanted` that are in `actual` and carry the mark they
+/// should. Settings stay, since others may have come to rely on them; what is inside the sandbox
+/// goes with the link that leads there.
+#[must_use]
+pub fn removal(unwanted: &[Object], actual: &State) -> Vec<Step> {
+    let seen = actual.by_key();
+    let mut steps: Vec<Step> = unwanted
+        .iter()
+        .filter_map(|object| {
+            let was = seen.get(&object.key())?;
+            let ours = object.mark().is_none() || object.mark() == was.mark();
+            (ours && is_removable(object)).then(|| Step::Remove((*was).clone()))
+        })
+        .collect();
+    steps.reverse();
+    steps.sort_by_key(|step| std::cmp::Reverse(step.object().phase()));
+    steps
+}
+
+fn is_removable(object: &Object) -> bool {
+    match object {
+        Object::Link(link) => !matches!(link.kind, LinkKind::Loopback),
+        Object::Address(Address { place, .. }) | Object::Route(Route { place, .. }) => *place == Place::Host,
+        Object::Sysctl(_) => false,
+        Object::Nat(_) => true,
+    }
+}
+
+/// A veth pair is named at both ends; the sandbox's end may be taken by a link we did not ask for.
+fn refuse_occupied_name(wanted: &Object, seen: &HashMap<Key, &Object>) -> Result<()> {
+    let Object::Link(Link { kind: LinkKind::Veth(veth), .. }) = wanted else { return Ok(()) };
+    if seen.contains_key(&Key::Link(Place::Sandbox, veth.peer.clone())) {
+        return Err(Error::InterfaceExists { name: veth.peer.clone(), place: "the container".to_owned() });
+    }
+    Ok(())
+}
+
+/// What is there may be changed only if it is ours, or of the kind that is shared.
+fn refuse_foreign(drift: &Drift, was: &Object) -> Result<()> {
+    match (&drift.object, was) {
+        (Object::Link(wanted), Object::Link(was)) => {
+            let kinds_agree = wanted.kind.name() == was.kind.name();
+            let shared = matches!(wanted.kind, LinkKind::Bridge(_) | LinkKind::Loopback);
+            if kinds_agree && (shared || wanted.mark == was.mark) {
+                return Ok(());
+            }
+            Err(Error::Conflict {
+                object: drift.object.to_string(),
+                found: format!(
+                    "there is a link of that name already, a {}{}",
+                    was.kind.name(),
+                    was.mark.as_ref().map(|mark| format!(" of {}", mark.who())).unwrap_or_default()
+                ),
+                way_out: "choose another name, or remove it".to_owned(),
+            })
+        }
+        (
+            Object::Nat(NatRule::Publish { host_address, protocol, host_port, mark, .. }),
+            Object::Nat(NatRule::Publish { mark: holder, .. }),
+        ) if mark != holder => Err(Error::PortTaken {
+            address: *host_address,
+            port: *host_port,
+            protocol: *protocol,
+            holder: Some(holder.clone()),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The addresses seen on the link of `wanted` that contradict it and that nobody wants.
+fn rivals<'a>(wanted: &'a Address, all: &'a [Object], actual: &'a State) -> impl Iterator<Item = &'a Address> {
+    let is_wanted = move |seen: &Address| {
+        all.iter().any(|object| {
+            matches!(object, Object::Address(other) if other.address == seen.address && on_same_link(other, seen))
+        })
+    };
+    actual.0.iter().filter_map(move |object| match object {
+        Object::Address(seen) if on_same_link(seen, wanted) && contradicts(seen, wanted) && !is_wanted(seen) => {
+            Some(seen)
+        }
+        _ => None,
+    })
+}
+
+fn on_same_link(one: &Address, other: &Address) -> bool {
+    let place = |address: &Address| -> (Place, InterfaceName) { (address.place, address.link.clone()) };
+    place(one) == place(other)
+}
+
+/// Two IPv4 addresses on one gateway link always do: which of them is the gateway? IPv6
+/// addresses live side by side unless their subnets overlap.
+fn contradicts(seen: &Address, wanted: &Address) -> bool {
+    match (seen.address.ip(), wanted.address.ip()) {
+        (IpAddr::V4(_), IpAddr::V4(_)) => true,
+        (IpAddr::V6(_), IpAddr::V6(_)) => {
+            seen.address.contains(wanted.address.network()) || wanted.address.contains(seen.address.network())
+        }
+        _ => false,
+    }
+}
+
+fn rival_error(wanted: &Address, rival: &Address) -> Error {
+    Error::Conflict {
+        object: Object::Address(wanted.clone()).to_string(),
+        found: format!("{} has the address {}", rival.link, rival.address),
+        way_out: "remove it, or set forceAddress to have it replaced".to_owned(),
+    }
+}

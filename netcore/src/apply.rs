@@ -1,0 +1,81 @@
+//! Doing: carries out the steps of a plan. On the way in it is all or nothing: one attempt, and
+//! when a step fails, what was done is undone in reverse. On the way out it is best effort: a
+//! step that fails never keeps the next from being tried, and every failure is reported.
+
+use crate::error::{Error, Result};
+use crate::kernel::Kernel;
+use crate::model::{Object, Phase};
+use crate::plan::Step;
+
+/// Carries out `steps` and waits until what they made can be used, or leaves everything as it
+/// was.
+///
+/// # Errors
+/// What made a step fail; [`Error::Several`] when undoing failed as well.
+pub async fn apply<K: Kernel>(kernel: &K, steps: &[Step]) -> Result<()> {
+    let mut done = Vec::with_capacity(steps.len());
+    let outcome = match advance(kernel, steps, &mut done).await {
+        Ok(()) => kernel.settle(&created(steps)).await,
+        failed => failed,
+    };
+    let Err(failure) = outcome else { return Ok(()) };
+    let undo: Vec<Step> = done.into_iter().rev().map(Step::undo).collect();
+    let mut errors = vec![failure];
+    errors.extend(apply_all(kernel, &undo).await);
+    Err(Error::several(errors))
+}
+
+/// Carries out `steps` on what attachments share, up to the first that fails. Nothing is undone:
+/// another attachment may stand on it already.
+///
+/// # Errors
+/// What made a step fail.
+pub async fn apply_shared<K: Kernel>(kernel: &K, steps: &[Step]) -> Result<()> {
+    advance(kernel, steps, &mut Vec::new()).await
+}
+
+/// Carries out `steps`, each whatever becomes of the others, and returns what failed.
+pub async fn apply_all<K: Kernel>(kernel: &K, steps: &[Step]) -> Vec<Error> {
+    let mut errors = Vec::new();
+    for group in groups(steps) {
+        if let Err(error) = carry_out(kernel, group).await {
+            errors.push(error);
+        }
+    }
+    errors
+}
+
+async fn advance<'a, K: Kernel>(kernel: &K, steps: &'a [Step], done: &mut Vec<&'a Step>) -> Result<()> {
+    for group in groups(steps) {
+        carry_out(kernel, group).await?;
+        done.extend(group);
+    }
+    Ok(())
+}
+
+fn created(steps: &[Step]) -> Vec<Object> {
+    steps.iter().filter(|step| matches!(step, Step::Create(_))).map(|step| step.object().clone()).collect()
+}
+
+/// Steps that go to the kernel together: those of the firewall, as long as they are of one kind,
+/// make one transaction; every other step stands alone.
+fn groups(steps: &[Step]) -> impl Iterator<Item = &[Step]> {
+    let joins = |one: &Step, next: &Step| {
+        let transactional = |step: &Step| step.object().phase() == Phase::Firewall;
+        let same_kind = matches!((one, next), (Step::Create(_), Step::Create(_)) | (Step::Remove(_), Step::Remove(_)));
+        transactional(one) && transactional(next) && same_kind
+    };
+    steps.chunk_by(joins)
+}
+
+async fn carry_out<K: Kernel>(kernel: &K, group: &[Step]) -> Result<()> {
+    match group {
+        [Step::Update { was, object, .. }] => kernel.update(was, object).await,
+        [Step::Remove(_), ..] => kernel.remove(&objects(group)).await,
+        _ => kernel.create(&objects(group)).await,
+    }
+}
+
+fn objects(group: &[Step]) -> Vec<Object> {
+    group.iter().map(|step| step.object().clone()).collect()
+}

@@ -1,0 +1,288 @@
+//! `bridge`: a Linux bridge on the host, a veth pair for each container, the gateway on the
+//! bridge, masquerade for what leaves the host, and published ports.
+
+mod builder;
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+
+pub use builder::Network as BridgeNetwork;
+
+use super::Desired;
+use crate::error::{Error, Result};
+use crate::model::{
+    Address, Attachment, Bridge, BridgeConfig, Lease, LeasedAddress, Link, LinkKind, Mac, Mark, NatRule, Network,
+    Object, Place, Port, PortMapping, Rivals, Route, RouteSpec, Sysctl, Veth,
+};
+
+pub(super) fn validate(config: &BridgeConfig, network: &Network) -> Result<()> {
+    if config.hairpin_mode && config.promisc_mode {
+        return Err(Error::invalid(
+            "promiscMode",
+            "true",
+            "compatible with hairpinMode (every frame would arrive twice): set one of the two",
+        ));
+    }
+    if config.disable_container_interface && network.ipam.is_some() {
+        return Err(Error::invalid("ipam", "a section", "absent when disableContainerInterface is true"));
+    }
+    // 68 is the least an IPv4 host must take (RFC 791), 65535 the most a veth does.
+    if config.mtu != 0 && !(68..=65535).contains(&config.mtu) {
+        return Err(Error::invalid("mtu", config.mtu, "0 or a number of bytes from 68 to 65535"));
+    }
+    match config.ip_masq_backend.as_deref() {
+        None | Some("" | "nftables" | "iptables") => Ok(()),
+        Some(other) => Err(Error::invalid("ipMasqBackend", format!("{other:?}"), "\"nftables\" or \"iptables\"")),
+    }
+}
+
+pub(super) fn desired(
+    config: &BridgeConfig,
+    network: &Network,
+    attachment: &Attachment,
+    lease: &Lease,
+) -> Result<Desired> {
+    let wish = Wish { config, network, attachment, lease };
+    let published = wish.published()?;
+    Ok(Desired { network: wish.shared(), attachment: wish.own(published) })
+}
+
+struct Wish<'a> {
+    config: &'a BridgeConfig,
+    network: &'a Network,
+    attachment: &'a Attachment,
+    lease: &'a Lease,
+}
+
+impl Wish<'_> {
+    /// The bridge, its gateway addresses, forwarding, and what the firewall knows of the network.
+    fn shared(&self) -> Vec<Object> {
+        let bridge = self.config.bridge();
+        let mark = Mark::of_network(&self.network.name);
+        let mut objects = vec![Object::Link(Link {
+            place: Place::Host,
+            name: bridge.clone(),
+            kind: LinkKind::Bridge(Bridge { promiscuous: self.config.promisc_mode }),
+            mark: Some(mark.clone()),
+            mac: None,
+            mtu: None,
+            up: true,
+            port: None,
+        })];
+        if self.config.is_gateway() {
+            objects.extend(self.gateways().map(|address| {
+                Object::Address(Address {
+                    place: Place::Host,
+                    link: bridge.clone(),
+                    address,
+                    dad: false,
+                    rivals: if self.config.force_address { Rivals::Replace } else { Rivals::Refuse },
+                })
+            }));
+            objects.extend(self.forwarding());
+        }
+        if self.needs_firewall() {
+            objects.push(Object::Nat(NatRule::Ruleset { damage: Vec::new() }));
+            objects.push(Object::Nat(NatRule::Member { bridge, mark: mark.clone() }));
+            let mut subnets: Vec<IpNetwork> =
+                self.lease.addresses.iter().map(|leased| subnet(leased.address)).collect();
+            subnets.dedup();
+            objects
+                .extend(subnets.into_iter().map(|subnet| Object::Nat(NatRule::Hairpin { subnet, mark: mark.clone() })));
+        }
+        objects
+    }
+
+    /// The veth pair, what it carries inside the container, and this container's share of the
+    /// firewall.
+    fn own(&self, published: Vec<Object>) -> Vec<Object> {
+        let config = self.config;
+        let id = &self.attachment.id;
+        let mark = id.mark(&self.network.name);
+        let mtu = (config.mtu != 0).then_some(config.mtu);
+        let first_address = self.lease.addresses.first().map(|leased| Mac::for_address(leased.address.ip()));
+        let mut objects = vec![Object::Link(Link {
+            place: Place::Host,
+            name: id.host_interface(&self.network.name),
+            kind: LinkKind::Veth(Veth {
+                peer: id.interface.clone(),
+                peer_mac: self.attachment.mac.or(config.mac).or(first_address),
+                peer_mtu: mtu,
+                peer_up: !config.disable_container_interface,
+            }),
+            mark: Some(mark.clone()),
+            mac: None,
+            mtu,
+            up: true,
+            port: Some(Port {
+                bridge: config.bridge(),
+                // A container that publishes a port must be able to reach it through the host.
+                hairpin: config.hairpin_mode || (!published.is_empty() && !config.promisc_mode),
+                isolated: config.port_isolation,
+            }),
+        })];
+        objects.extend(self.lease.addresses.iter().map(|leased| {
+            Object::Address(Address {
+                place: Place::Sandbox,
+                link: id.interface.clone(),
+                address: leased.address,
+                dad: config.enable_dad,
+                rivals: Rivals::Allow,
+            })
+        }));
+        objects.extend(self.routes().map(Object::Route));
+        if config.ip_masq {
+            objects.extend(
+                self.lease
+                    .addresses
+                    .iter()
+                    .map(|leased| Object::Nat(NatRule::Masquerade { source: leased.address.ip(), mark: mark.clone() })),
+            );
+        }
+        objects.extend(published);
+        objects
+    }
+
+    fn needs_firewall(&self) -> bool {
+        !self.lease.addresses.is_empty() && (self.config.ip_masq || !self.attachment.publish.is_empty())
+    }
+
+    /// The addresses the bridge carries: each lease's gateway, with the prefix length of its
+    /// subnet.
+    fn gateways(&self) -> impl Iterator<Item = IpNetwork> {
+        self.lease.addresses.iter().filter_map(|leased| {
+            let gateway = self.gateway(leased)?;
+            IpNetwork::new(gateway, leased.address.prefix()).ok()
+        })
+    }
+
+    /// The next hop of a leased address: the one it came with, or the subnet's first address
+    /// when the bridge is to be the gateway.
+    fn gateway(&self, leased: &LeasedAddress) -> Option<IpAddr> {
+        leased.gateway.or_else(|| self.config.is_gateway().then(|| first_usable(leased.address)))
+    }
+
+    fn has(&self, v6: bool) -> bool {
+        self.lease.addresses.iter().any(|leased| leased.address.is_ipv6() == v6)
+    }
+
+    /// The switches that let the host pass packets on.
+    fn forwarding(&self) -> Vec<Object> {
+        let on = |name: String| Object::Sysctl(Sysctl { place: Place::Host, name, value: "1".to_owned() });
+        let mut switches = Vec::new();
+        if self.has(false) {
+            switches.push(on("net/ipv4/ip_forward".to_owned()));
+            if self.attachment.publish.iter().any(PortMapping::reaches_ipv4_loopback) {
+                // Lets 127.0.0.1 leave by the bridge; our table keeps it from arriving by a wire.
+                switches.push(on(format!("net/ipv4/conf/{}/route_localnet", self.config.bridge())));
+            }
+        }
+        if self.has(true) {
+            switches.push(on("net/ipv6/conf/all/forwarding".to_owned()));
+        }
+        switches
+    }
+
+    /// The container's routes: those of the lease, and a default route by each family's gateway
+    /// if the configuration asks for one and the lease has none.
+    fn routes(&self) -> impl Iterator<Item = Route> {
+        let mut wanted = self.lease.routes.clone();
+        if self.config.is_default_gateway {
+            for default in [DEFAULT_V4, DEFAULT_V6] {
+                let missing = !wanted.iter().any(|route| route.dst == default);
+                if missing && self.has(default.is_ipv6()) {
+                    wanted.push(RouteSpec::to(default));
+                }
+            }
+        }
+        wanted.into_iter().map(|route| {
+            let family_gateway = || {
+                let same_family =
+                    self.lease.addresses.iter().filter(|leased| leased.address.is_ipv6() == route.dst.is_ipv6());
+                same_family.filter_map(|leased| self.gateway(leased)).next()
+            };
+            let link_scope = route.scope.is_some_and(|scope| scope == SCOPE_LINK);
+            let gateway = route.gw.or_else(|| if link_scope { None } else { family_gateway() });
+            Route {
+                place: Place::Sandbox,
+                link: self.attachment.id.interface.clone(),
+                destination: subnet(route.dst),
+                gateway,
+                onlink: false,
+                mtu: route.mtu,
+                advmss: route.advmss,
+                metric: route.priority,
+                table: route.table,
+                scope: route.scope,
+            }
+        })
+    }
+
+    /// The published ports, each on the container's first address of its family.
+    fn published(&self) -> Result<Vec<Object>> {
+        let mark = self.attachment.id.mark(&self.network.name);
+        let target = |v6: bool| {
+            self.lease.addresses.iter().map(|leased| leased.address.ip()).find(|address| address.is_ipv6() == v6)
+        };
+        let mut objects = Vec::new();
+        for mapping in &self.attachment.publish {
+            if mapping.host_address == Some(IpAddr::V6(Ipv6Addr::LOCALHOST)) {
+                return Err(Error::Unsupported {
+                    field: "portMappings.hostIP".to_owned(),
+                    value: "::1".to_owned(),
+                    way_out: "Linux does not route from ::1; publish on 127.0.0.1, or on an address of the host"
+                        .to_owned(),
+                });
+            }
+            let families: Vec<bool> = mapping.families().into_iter().filter(|v6| target(*v6).is_some()).collect();
+            if families.is_empty() {
+                let container = &self.attachment.id.container;
+                return Err(Error::invalid(
+                    "portMappings",
+                    mapping,
+                    format!("publishable: {container} has no address of that family on network {}", self.network.name),
+                ));
+            }
+            for address in families.into_iter().filter_map(target) {
+                objects.extend(mapping.ports().map(|(host_port, container_port)| {
+                    Object::Nat(NatRule::Publish {
+                        host_address: mapping.host_address.filter(|address| !address.is_unspecified()),
+                        protocol: mapping.protocol,
+                        host_port,
+                        to: SocketAddr::new(address, container_port),
+                        mark: mark.clone(),
+                    })
+                }));
+            }
+        }
+        let mut keys = HashSet::new();
+        match objects.iter().find(|object| !keys.insert(object.key())) {
+            Some(twice) => {
+                Err(Error::invalid("portMappings", twice, "named once: the same host port is in the list twice"))
+            }
+            None => Ok(objects),
+        }
+    }
+}
+
+/// Where everything else goes.
+const DEFAULT_V4: IpNetwork = IpNetwork::V4(Ipv4Network::new_checked(Ipv4Addr::UNSPECIFIED, 0).unwrap());
+const DEFAULT_V6: IpNetwork = IpNetwork::V6(Ipv6Network::new_checked(Ipv6Addr::UNSPECIFIED, 0).unwrap());
+
+/// `RT_SCOPE_LINK` (linux/rtnetlink.h).
+const SCOPE_LINK: u8 = 253;
+
+/// The subnet of an address: the same with the host bits cleared.
+fn subnet(address: IpNetwork) -> IpNetwork {
+    IpNetwork::new(address.network(), address.prefix()).unwrap_or(address)
+}
+
+/// The first address of a subnet after the network's own.
+fn first_usable(address: IpNetwork) -> IpAddr {
+    match address.network() {
+        IpAddr::V4(network) => Ipv4Addr::from(u32::from(network).saturating_add(1)).into(),
+        IpAddr::V6(network) => Ipv6Addr::from(u128::from(network).saturating_add(1)).into(),
+    }
+}

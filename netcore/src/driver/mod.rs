@@ -1,0 +1,84 @@
+//! Drivers: one file a mode. A driver is a pure function from what a user asked for to the
+//! objects the kernel should hold for it; it decides nothing about how they come to be, or go.
+
+mod bridge;
+mod none;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+use crate::model::{Attachment, BridgeConfig, Lease, Mode, Network, NoneConfig, Object};
+
+pub use bridge::BridgeNetwork;
+
+/// What the kernel should hold for one attachment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Desired {
+    /// What the network's attachments share.
+    pub network: Vec<Object>,
+    /// What is this attachment's own.
+    pub attachment: Vec<Object>,
+}
+
+impl Desired {
+    /// All of it, what is shared first.
+    #[must_use]
+    pub fn all(&self) -> Vec<Object> {
+        self.network.iter().chain(&self.attachment).cloned().collect()
+    }
+}
+
+/// A mode as a plugin binary names it.
+pub trait Driver {
+    /// The mode's name, and the binary's.
+    const TYPE: &'static str;
+    /// The mode's own keys in a CNI network configuration.
+    type Config: DeserializeOwned + Into<Mode>;
+}
+
+/// A Linux bridge and a veth pair for each container.
+#[derive(Clone, Copy, Debug)]
+pub struct Bridge;
+
+impl Driver for Bridge {
+    const TYPE: &'static str = "bridge";
+    type Config = BridgeConfig;
+}
+
+/// Nothing but the container's own loopback.
+#[derive(Clone, Copy, Debug)]
+pub struct None;
+
+impl Driver for None {
+    const TYPE: &'static str = "none";
+    type Config = NoneConfig;
+}
+
+/// Whether the settings of `network` make sense together.
+///
+/// # Errors
+/// [`Error::Invalid`] and [`Error::Unsupported`], naming the setting.
+pub fn validate(network: &Network) -> Result<()> {
+    match &network.mode {
+        Mode::Bridge(config) => bridge::validate(config, network),
+        Mode::None(_) => none::validate(network),
+    }
+}
+
+/// What the kernel should hold for `attachment`, to which `lease` was given.
+///
+/// # Errors
+/// [`Error::Invalid`] when the wishes cannot be fulfilled with that lease, a port published on an
+/// IPv6 address of a container that has none, for instance.
+pub fn desired(network: &Network, attachment: &Attachment, lease: &Lease) -> Result<Desired> {
+    for mapping in &attachment.publish {
+        if let Some((field, value, expected)) = mapping.fault() {
+            return Err(Error::invalid(format!("portMappings.{field}"), value, expected));
+        }
+    }
+    match &network.mode {
+        Mode::Bridge(config) => bridge::desired(config, network, attachment, lease),
+        Mode::None(_) => Ok(none::desired()),
+    }
+}

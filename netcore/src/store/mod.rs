@@ -1,0 +1,286 @@
+//! What was asked for, one record an attachment, written whole and renamed into place. Records
+//! live under `/run`, so they die with the kernel state they describe.
+//!
+//! ```text
+//! /run/netcore/NETWORK/CONTAINER@INTERFACE.json   the record
+//! /run/netcore/NETWORK/CONTAINER@INTERFACE.lock   held while the attachment changes
+//! /run/netcore/NETWORK/network.lock               shared while an attachment changes,
+//!                                                 exclusive while what they share goes away
+//! ```
+
+mod lock;
+
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::model::{Attachment, AttachmentId, Lease, Name, Network};
+
+pub use lock::Lock;
+
+/// Where records live unless told otherwise.
+pub const DEFAULT_DIRECTORY: &str = "/run/netcore";
+
+/// What was asked for, and what was promised in return: enough to find, mend or remove
+/// everything that was made for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The version of this format; 1.
+    version: u32,
+    /// The network as it was when the attachment was made.
+    pub network: Network,
+    /// The attachment as it was asked for.
+    pub attachment: Attachment,
+    /// What address management gave it; `None` until it has answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
+}
+
+const VERSION: u32 = 1;
+
+impl Record {
+    /// A record of the wish alone.
+    #[must_use]
+    pub fn new(network: Network, attachment: Attachment) -> Self {
+        Self { version: VERSION, network, attachment, lease: None }
+    }
+}
+
+/// The directory of records.
+#[derive(Clone, Debug)]
+pub struct Store {
+    directory: PathBuf,
+}
+
+impl Store {
+    /// The store in `directory`, which need not exist yet.
+    #[must_use]
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into() }
+    }
+
+    /// Waits for, and takes, the right to change `id`'s attachment to `network`.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn lock_attachment(&self, network: &Name, id: &AttachmentId) -> Result<Lock> {
+        Lock::exclusive(&self.file(network, id, "lock"))
+    }
+
+    /// Waits until nobody takes away what the attachments of `network` share, and keeps it so.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn share_network(&self, network: &Name) -> Result<Lock> {
+        Lock::shared(&self.network_lock(network))
+    }
+
+    /// Waits until no attachment of `network` is changing, and keeps it so.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn lock_network(&self, network: &Name) -> Result<Lock> {
+        Lock::exclusive(&self.network_lock(network))
+    }
+
+    /// The record of `id` on `network`, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::File`] when it cannot be read, [`Error::Record`] when it makes no sense.
+    pub fn load(&self, network: &Name, id: &AttachmentId) -> Result<Option<Record>> {
+        read(&self.file(network, id, "json"))
+    }
+
+    /// Writes `record`, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn save(&self, record: &Record) -> Result<()> {
+        let path = self.file(&record.network.name, &record.attachment.id, "json");
+        let draft = path.with_extension("draft");
+        let text = serde_json::to_vec(record)
+            .map_err(|error| Error::Record { path: path.clone(), reason: error.to_string() })?;
+        let write = || {
+            let mut file = fs::File::create(&draft)?;
+            file.write_all(&text)?;
+            fs::rename(&draft, &path)
+        };
+        write().map_err(|error| {
+            // A full disk must not also leave the draft behind; the write's error is the one to tell.
+            let _ = fs::remove_file(&draft);
+            Error::file("write", &path)(error)
+        })
+    }
+
+    /// Removes the record of `id` on `network`; without one, that is done already.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn remove(&self, network: &Name, id: &AttachmentId) -> Result<()> {
+        for extension in ["draft", "json"] {
+            let path = self.file(network, id, extension);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::file("remove", path)(error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Who is attached to `network`, by the names of their records.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn attachments(&self, network: &Name) -> Result<Vec<AttachmentId>> {
+        let directory = self.directory.join(network.as_str());
+        let mut ids: Vec<AttachmentId> = entries(&directory)?.iter().filter_map(|path| id_of(path)).collect();
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// Whether anybody is attached to `network`.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn has_attachments(&self, network: &Name) -> Result<bool> {
+        let directory = self.directory.join(network.as_str());
+        match fs::read_dir(&directory) {
+            Ok(mut listing) => Ok(listing.any(|entry| entry.is_ok_and(|entry| id_of(&entry.path()).is_some()))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::file("list", directory)(error)),
+        }
+    }
+
+    /// The networks that have had attachments since the host started.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn networks(&self) -> Result<Vec<Name>> {
+        let file_name = |path: &PathBuf| path.file_name()?.to_str().and_then(|name| Name::new(name).ok());
+        let mut names: Vec<Name> = entries(&self.directory)?.iter().filter_map(file_name).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Forgets `network`, of which nothing is left. Others may be waiting for `lock`; they
+    /// notice and begin anew.
+    pub fn forget_network(&self, network: &Name, lock: Lock) {
+        lock.remove();
+        // Fails, as it should, while anything is in it.
+        let _ = fs::remove_dir(self.directory.join(network.as_str()));
+    }
+
+    /// The directory, for messages.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn file(&self, network: &Name, id: &AttachmentId, extension: &str) -> PathBuf {
+        // Neither kind of name contains '@', so no two attachments share a file.
+        let name = format!("{}@{}.{extension}", id.container, id.interface);
+        self.directory.join(network.as_str()).join(name)
+    }
+
+    fn network_lock(&self, network: &Name) -> PathBuf {
+        self.directory.join(network.as_str()).join("network.lock")
+    }
+}
+
+fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
+    let listing = match fs::read_dir(directory) {
+        Ok(listing) => listing,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::file("list", directory)(error)),
+    };
+    listing.map(|entry| Ok(entry.map_err(Error::file("list", directory))?.path())).collect()
+}
+
+fn id_of(path: &Path) -> Option<AttachmentId> {
+    let (container, interface) = path.file_name()?.to_str()?.strip_suffix(".json")?.split_once('@')?;
+    AttachmentId::new(container, interface).ok()
+}
+
+fn read(path: &Path) -> Result<Option<Record>> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::file("read", path)(error)),
+    };
+    let fault = |reason: String| Error::Record { path: path.to_owned(), reason };
+    #[derive(Deserialize)]
+    struct Version {
+        version: u32,
+    }
+    let Version { version } = serde_json::from_slice(&text).map_err(|error| fault(error.to_string()))?;
+    if version != VERSION {
+        return Err(fault(format!(
+            "is of version {version}, this program knows version {VERSION}: use the newer program"
+        )));
+    }
+    serde_json::from_slice(&text).map(Some).map_err(|error| fault(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Mode, NoneConfig};
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::new(directory.path().join("netcore"));
+        (directory, store)
+    }
+
+    fn record(container: &str) -> Record {
+        let network = Network {
+            name: Name::new("web").unwrap(),
+            mode: Mode::None(NoneConfig {}),
+            ipam: None,
+            dns: Default::default(),
+        };
+        Record::new(network, Attachment::new(container.parse().unwrap(), None))
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_until_it_is_removed() {
+        let (_directory, store) = store();
+        let record = record("web-1");
+        let (network, id) = (&record.network.name, &record.attachment.id);
+        let _lock = store.lock_attachment(network, id).unwrap();
+        store.save(&record).unwrap();
+        assert_eq!(store.load(network, id).unwrap().as_ref(), Some(&record));
+        assert_eq!(store.attachments(network).unwrap(), std::slice::from_ref(id));
+        assert_eq!(store.networks().unwrap(), std::slice::from_ref(network));
+        store.remove(network, id).unwrap();
+        store.remove(network, id).unwrap();
+        assert_eq!(store.load(network, id).unwrap(), None);
+    }
+
+    #[test]
+    fn a_record_of_a_newer_version_or_a_torn_one_is_named_and_left_in_place() {
+        let (_directory, store) = store();
+        let record = record("web-1");
+        let (network, id) = (&record.network.name, &record.attachment.id);
+        let _lock = store.lock_attachment(network, id).unwrap();
+        let path = store.file(network, id, "json");
+        for (text, reason) in [("{\"version\": 2}", "version 2"), ("{\"vers", "EOF"), ("", "EOF")] {
+            fs::write(&path, text).unwrap();
+            let message = store.load(network, id).unwrap_err().to_string();
+            assert!(message.contains(reason) && message.contains("web-1@eth0.json"), "{message}");
+            assert!(path.exists());
+        }
+    }
+
+    #[test]
+    fn a_forgotten_network_leaves_no_directory() {
+        let (_directory, store) = store();
+        let web = Name::new("web").unwrap();
+        let lock = store.lock_network(&web).unwrap();
+        store.forget_network(&web, lock);
+        assert!(!store.directory().join("web").exists());
+    }
+}
