@@ -10,6 +10,7 @@ mod name;
 mod network;
 mod object;
 mod owner;
+mod section;
 
 pub use attachment::{Attachment, PortMapping, Protocol};
 pub use ipam::{Delegated, HostLocal, IpamConfig, Range, Static, StaticAddress};
