@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod driver;
 pub mod error;
+pub mod ipam;
 pub mod kernel;
 pub mod model;
 pub mod plan;

@@ -1,0 +1,100 @@
+//! Who gets which address. [`Ipam`] is all the engine knows; [`HostLocal`] gives addresses out of
+//! ranges and remembers them in the reference plugin's own files, [`Static`] gives what is written
+//! down, and a delegate, which is somebody else's executable, is handed in by whoever can run it.
+//!
+//! Everything here is blocking file I/O of a few short calls. Nothing on the way in reads more as
+//! a network fills up.
+
+mod host_local;
+mod range;
+mod reservations;
+mod resolv_conf;
+mod stamp;
+mod static_;
+#[cfg(test)]
+mod tests;
+
+pub use host_local::HostLocal;
+pub use static_::Static;
+
+use crate::error::Result;
+use crate::model::{Attachment, AttachmentId, IpamConfig, Lease, Name};
+
+/// Gives addresses to attachments, and takes them back.
+pub trait Ipam: Send + Sync {
+    /// Reserves addresses for an attachment, one from each set, those that were asked for among
+    /// them; or, on any error, none.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid), [`Error::PoolExhausted`](crate::Error::PoolExhausted),
+    /// [`Error::AddressTaken`](crate::Error::AddressTaken), [`Error::File`](crate::Error::File),
+    /// [`Error::Delegate`](crate::Error::Delegate).
+    fn allocate(&self, request: &Request<'_>) -> Result<Lease>;
+
+    /// Takes an attachment's addresses back. That it has none is a success, so this can be
+    /// repeated.
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::Error::File), [`Error::Delegate`](crate::Error::Delegate). Whatever
+    /// else can be released has been released then.
+    fn release(&self, request: &Request<'_>) -> Result<()>;
+
+    /// Whether an attachment still has its addresses.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`](crate::Error::Conflict) or [`Error::AddressTaken`](crate::Error::AddressTaken),
+    /// which name the address.
+    fn check(&self, request: &Request<'_>) -> Result<()>;
+
+    /// Whether `network` has an address left for one more attachment, as far as can be told.
+    ///
+    /// # Errors
+    /// [`Error::PoolExhausted`](crate::Error::PoolExhausted), and what is wrong with the
+    /// configuration, if something is.
+    fn status(&self, network: &Name) -> Result<()>;
+
+    /// Takes back what belongs to none of the attachments in `valid`.
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::Error::File), [`Error::Delegate`](crate::Error::Delegate). Whatever
+    /// else can be released has been released then.
+    fn gc(&self, network: &Name, valid: &[AttachmentId]) -> Result<()>;
+}
+
+/// What an address is wanted, or no longer wanted, for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The network.
+    pub network: &'a Name,
+    /// The attachment, with the addresses it asks for and its namespace.
+    pub attachment: &'a Attachment,
+    /// What it was given, where that is known: releasing it then takes no search.
+    pub lease: Option<&'a Lease>,
+}
+
+/// The address management `config` asks for, if we have it ourselves; `None` for a delegate.
+///
+/// The configuration is looked at when an address is wanted ([`validate`] does it before), so
+/// that what was given out can be taken back under a configuration that broke since.
+#[must_use]
+pub fn built_in(config: &IpamConfig) -> Option<Box<dyn Ipam + '_>> {
+    match config {
+        IpamConfig::HostLocal(config) => Some(Box::new(HostLocal::new(config))),
+        IpamConfig::Static(config) => Some(Box::new(Static::new(config))),
+        IpamConfig::Delegate(_) => None,
+    }
+}
+
+/// Whether addresses could be given out by `config`: ranges that are ranges, apart from each
+/// other, gateways in their subnets. Says nothing of a delegate's.
+///
+/// # Errors
+/// [`Error::Invalid`](crate::Error::Invalid), which names the field, its value and what would be
+/// accepted.
+pub fn validate(config: &IpamConfig) -> Result<()> {
+    match config {
+        IpamConfig::HostLocal(config) => range::sets(config).map(drop),
+        IpamConfig::Static(config) => static_::validate(config),
+        IpamConfig::Delegate(_) => Ok(()),
+    }
+}
