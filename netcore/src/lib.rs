@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod driver;
+pub mod engine;
 pub mod error;
 pub mod ipam;
 pub mod kernel;

@@ -61,6 +61,28 @@ pub trait Ipam: Send + Sync {
     fn gc(&self, network: &Name, valid: &[AttachmentId]) -> Result<()>;
 }
 
+impl<T: Ipam + ?Sized> Ipam for &T {
+    fn allocate(&self, request: &Request<'_>) -> Result<Lease> {
+        (**self).allocate(request)
+    }
+
+    fn release(&self, request: &Request<'_>) -> Result<()> {
+        (**self).release(request)
+    }
+
+    fn check(&self, request: &Request<'_>) -> Result<()> {
+        (**self).check(request)
+    }
+
+    fn status(&self, network: &Name) -> Result<()> {
+        (**self).status(network)
+    }
+
+    fn gc(&self, network: &Name, valid: &[AttachmentId]) -> Result<()> {
+        (**self).gc(network, valid)
+    }
+}
+
 /// What an address is wanted, or no longer wanted, for.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
@@ -70,19 +92,6 @@ pub struct Request<'a> {
     pub attachment: &'a Attachment,
     /// What it was given, where that is known: releasing it then takes no search.
     pub lease: Option<&'a Lease>,
-}
-
-/// The address management `config` asks for, if we have it ourselves; `None` for a delegate.
-///
-/// The configuration is looked at when an address is wanted ([`validate`] does it before), so
-/// that what was given out can be taken back under a configuration that broke since.
-#[must_use]
-pub fn built_in(config: &IpamConfig) -> Option<Box<dyn Ipam + '_>> {
-    match config {
-        IpamConfig::HostLocal(config) => Some(Box::new(HostLocal::new(config))),
-        IpamConfig::Static(config) => Some(Box::new(Static::new(config))),
-        IpamConfig::Delegate(_) => None,
-    }
 }
 
 /// Whether addresses could be given out by `config`: ranges that are ranges, apart from each

@@ -93,12 +93,12 @@ mod tests {
     use crate::model::{Attachment, IpamConfig};
 
     fn lease(section: Value, asked: &[&str]) -> Result<Vec<(String, Option<String>)>> {
-        let config = IpamConfig::from_json(&section).unwrap();
+        let IpamConfig::Static(config) = IpamConfig::from_json(&section).unwrap() else { panic!("{section}") };
         let mut attachment = Attachment::new("web-1".parse().unwrap(), None);
         attachment.addresses = asked.iter().map(|asked| asked.parse().unwrap()).collect();
         let network = Name::new("web").unwrap();
-        let ipam = crate::ipam::built_in(&config).unwrap();
-        let lease = ipam.allocate(&Request { network: &network, attachment: &attachment, lease: None })?;
+        let lease =
+            Static::new(&config).allocate(&Request { network: &network, attachment: &attachment, lease: None })?;
         let text = |leased: &LeasedAddress| (leased.address.to_string(), leased.gateway.map(|it| it.to_string()));
         Ok(lease.addresses.iter().map(text).collect())
     }

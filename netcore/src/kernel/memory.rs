@@ -1,6 +1,6 @@
 //! A kernel in memory, for tests of everything above the kernel: it holds objects, keeps the
 //! rules that the engine relies on (a removed link takes its addresses and routes along, a host
-//! port has one owner), and stops working at a chosen moment, as a process does that is killed.
+//! port has one owner), and fails a chosen change, or kills its caller there.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,11 +20,16 @@ pub struct Memory {
 struct Held {
     /// Objects, each with the sandbox it was made in or for.
     objects: Vec<(Option<PathBuf>, Object)>,
-    changes_left: Option<usize>,
-    changes: usize,
-    /// Once set, nothing works any more until [`Memory::revive`].
-    dead: bool,
-    dies: bool,
+    /// How many changes until the trap springs; `None` without a trap.
+    until_trap: Option<usize>,
+    trap: Trap,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Trap {
+    #[default]
+    Fail,
+    Kill,
 }
 
 impl Memory {
@@ -37,26 +42,19 @@ impl Memory {
     /// The next `changes` changes succeed; the one after fails, once.
     pub fn fail_after(&self, changes: usize) {
         let mut held = self.held();
-        (held.changes_left, held.dies) = (Some(changes), false);
+        (held.until_trap, held.trap) = (Some(changes), Trap::Fail);
     }
 
-    /// The next `changes` changes succeed; from then on nothing does, as if the process had been
-    /// killed there.
-    pub fn die_after(&self, changes: usize) {
+    /// The next `changes` changes succeed; the one after panics before it changes anything, so
+    /// that its caller ends where `kill -9` would have ended it.
+    pub fn kill_after(&self, changes: usize) {
         let mut held = self.held();
-        (held.changes_left, held.dies) = (Some(changes), true);
+        (held.until_trap, held.trap) = (Some(changes), Trap::Kill);
     }
 
-    /// Works again, with everything it held.
-    pub fn revive(&self) {
-        let mut held = self.held();
-        (held.changes_left, held.dead) = (None, false);
-    }
-
-    /// How many changes were made so far.
-    #[must_use]
-    pub fn changes(&self) -> usize {
-        self.held().changes
+    /// Takes the trap away, and says whether it was still set.
+    pub fn disarm(&self) -> bool {
+        self.held().until_trap.take().is_some()
     }
 
     /// Everything held, in the order it was made.
@@ -91,38 +89,37 @@ impl Memory {
         in_sandbox.then(|| self.sandbox.clone()).flatten()
     }
 
-    /// Counts one change, and fails it when its time has come.
+    /// Counts one change, and springs the trap when its time has come.
     fn change(&self, operation: &'static str, object: &Object) -> Result<MutexGuard<'_, Held>> {
         let mut held = self.held();
-        let failure = || {
-            Err(Error::Kernel {
-                operation,
-                object: object.to_string(),
-                source: std::io::ErrorKind::Other.into(),
-                detail: Some("the test wanted this to fail".to_owned()),
-            })
-        };
-        if held.dead {
-            return failure();
-        }
-        match held.changes_left {
+        match held.until_trap {
             Some(0) => {
-                held.changes_left = None;
-                held.dead = held.dies;
-                return failure();
+                held.until_trap = None;
+                match held.trap {
+                    Trap::Fail => Err(Error::Kernel {
+                        operation,
+                        object: object.to_string(),
+                        source: std::io::ErrorKind::Other.into(),
+                        detail: Some("the test wanted this to fail".to_owned()),
+                    }),
+                    Trap::Kill => panic!("killed before it could {operation} {object}"),
+                }
             }
-            Some(left) => held.changes_left = Some(left - 1),
-            None => {}
+            Some(left) => {
+                held.until_trap = Some(left - 1);
+                Ok(held)
+            }
+            None => Ok(held),
         }
-        held.changes += 1;
-        Ok(held)
     }
 }
 
 impl Held {
     fn position(&self, sandbox: Option<&Path>, object: &Object) -> Option<usize> {
         let key = object.key();
-        self.objects.iter().position(|(place, held)| held.key() == key && place.as_deref() == sandbox)
+        // The host's end of a pair is found from anywhere.
+        let host_link = matches!(object, Object::Link(Link { place: Place::Host, .. }));
+        self.objects.iter().position(|(place, held)| held.key() == key && (host_link || place.as_deref() == sandbox))
     }
 
     fn remove_dependents(&mut self, sandbox: Option<&Path>, place: Place, link: &InterfaceName) {
@@ -234,9 +231,9 @@ impl Kernel for Memory {
         let Some(first) = objects.first() else { return Ok(()) };
         let mut held = self.change("remove", first)?;
         for object in objects {
-            let sandbox = self.sandbox_of(object);
+            let mut sandbox = self.sandbox_of(object);
             if let Some(position) = held.position(sandbox.as_deref(), object) {
-                held.objects.remove(position);
+                sandbox = held.objects.remove(position).0;
             }
             if let Object::Link(link) = object {
                 held.remove_dependents(sandbox.as_deref(), link.place, &link.name);

@@ -70,6 +70,13 @@ impl Network {
         self.configure(|config| config.mtu = mtu)
     }
 
+    /// Changes how addresses are handed out, where [`subnet`](Self::subnet) has said from what.
+    #[must_use]
+    pub fn configure_ipam(mut self, change: impl FnOnce(&mut IpamConfig)) -> Self {
+        self.network.ipam.as_mut().map(change);
+        self
+    }
+
     /// Changes any other setting of the mode.
     #[must_use]
     pub fn configure(mut self, change: impl FnOnce(&mut BridgeConfig)) -> Self {

@@ -1,0 +1,339 @@
+//! The front door. Every verb is the same few lines: what should the kernel hold for this
+//! (driver), what does it hold (observe), and what is to be done about the difference (plan,
+//! apply). The verbs differ only in what they do with the answer.
+//!
+//! What an attachment owns is made all or nothing, and taken away piece by piece whatever fails.
+//! What attachments share (the bridge, the firewall's table) is made by whoever comes first and
+//! never undone while somebody else may have begun to rely on it: the network's lock is held
+//! shared while an attachment changes, and exclusively when the last one has gone.
+
+mod attached;
+
+use crate::apply::{apply, apply_all, apply_shared};
+use crate::driver::{self, Desired};
+use crate::error::{Error, Result};
+use crate::ipam::{self, Ipam, Request};
+use crate::kernel::Kernel;
+use crate::model::{
+    Attachment, AttachmentId, IpamConfig, Lease, Link, LinkKind, Mac, Mark, Mode, Name, Network, Object, Phase,
+};
+use crate::plan::{Step, drift, plan, removal};
+use crate::store::{Lock, Record, Store};
+
+pub use attached::{Attached, Interface};
+
+/// Attaches containers to networks, and looks after what it made.
+pub struct Engine<K: Kernel> {
+    kernel: K,
+    store: Store,
+    delegate: Option<Box<dyn Ipam>>,
+}
+
+/// What others are known to have changed about an interface since it was attached, and that is
+/// therefore no drift: a chained plugin that tunes it, for instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// The MAC address the container's interface was given.
+    pub mac: Option<Mac>,
+    /// The MTU it was given, in bytes.
+    pub mtu: Option<u32>,
+}
+
+impl<K: Kernel> Engine<K> {
+    /// An engine on `kernel` that keeps its records in `store`.
+    pub fn new(kernel: K, store: Store) -> Self {
+        Self { kernel, store, delegate: None }
+    }
+
+    /// Has addresses of networks whose `ipam` is none of ours handed out by `delegate`.
+    #[must_use]
+    pub fn with_ipam(mut self, delegate: Box<dyn Ipam>) -> Self {
+        self.delegate = Some(delegate);
+        self
+    }
+
+    /// Attaches a container to `network`: everything the driver says there should be is there
+    /// afterwards, or nothing new is.
+    ///
+    /// # Errors
+    /// Whatever kept it from being made. What had been done is undone.
+    pub async fn attach(&self, network: &Network, attachment: Attachment) -> Result<Attached> {
+        validate(network)?;
+        let Some(netns) = attachment.netns.as_deref() else {
+            return Err(Error::invalid("netns", "nothing", "the path of the container's network namespace"));
+        };
+        let kernel = self.kernel.enter(Some(netns)).await?;
+        let locks = self.lock(&network.name, &attachment.id)?;
+        if self.store.load(&network.name, &attachment.id)?.is_some() {
+            return Err(Error::AlreadyAttached {
+                network: network.name.to_string(),
+                attachment: attachment.id.to_string(),
+            });
+        }
+        let mut work = Work { record: Record::new(network.clone(), attachment), made_shared: Vec::new() };
+        match self.build(&kernel, &mut work).await {
+            Ok(attached) => Ok(attached),
+            Err(failure) => {
+                let mut errors = vec![failure];
+                errors.extend(self.withdraw(&work.record, locks).await);
+                errors.extend(self.tidy(&network.name, &work.made_shared).await.err());
+                Err(Error::several(errors))
+            }
+        }
+    }
+
+    /// Takes a container off `network`, as far as that is still to be done. What was recorded
+    /// when it was attached counts; without a record, the marks in the kernel do.
+    ///
+    /// # Errors
+    /// Everything that could not be removed. The rest is removed, and the same call may be made
+    /// again.
+    pub async fn detach<I>(&self, network: &Network, id: I) -> Result<()>
+    where
+        I: TryInto<AttachmentId>,
+        Error: From<I::Error>,
+    {
+        let id = id.try_into()?;
+        let locks = self.lock(&network.name, &id)?;
+        let record = match self.store.load(&network.name, &id)? {
+            Some(record) => record,
+            None => Record::new(network.clone(), Attachment::new(id, None)),
+        };
+        let mut errors = self.withdraw(&record, locks).await;
+        let expendable = if removes_empty_bridge(&record.network) { desired(&record)?.network } else { Vec::new() };
+        errors.extend(self.tidy(&network.name, &expendable).await.err());
+        Error::from_list(errors)
+    }
+
+    /// Whether everything an attachment stands on is as it was made.
+    ///
+    /// # Errors
+    /// [`Error::Drift`] with every object that is missing or different, [`Error::NotAttached`]
+    /// without a record.
+    pub async fn check<I>(&self, network: &Network, id: I) -> Result<()>
+    where
+        I: TryInto<AttachmentId>,
+        Error: From<I::Error>,
+    {
+        self.check_after(network, id, &Changed::default()).await
+    }
+
+    /// As [`check`](Self::check), but what is `changed` is as it should be.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub async fn check_after<I>(&self, network: &Network, id: I, changed: &Changed) -> Result<()>
+    where
+        I: TryInto<AttachmentId>,
+        Error: From<I::Error>,
+    {
+        let id = id.try_into()?;
+        let Some(record) = self.store.load(&network.name, &id)? else {
+            return Err(Error::NotAttached {
+                network: network.name.to_string(),
+                attachment: id.to_string(),
+                records: self.store.directory().to_owned(),
+            });
+        };
+        let mut wanted = desired(&record)?.all();
+        expect(&mut wanted, changed);
+        let kernel = self.kernel.enter(record.attachment.netns.as_deref()).await?;
+        let drifts = drift(&wanted, &kernel.observe(&wanted).await?);
+        let mut errors = Vec::new();
+        if !drifts.is_empty() {
+            errors.push(Error::Drift(drifts));
+        }
+        if let Some(ipam) = self.ipam(&record.network)? {
+            errors.extend(ipam.check(&request(&record)).err());
+        }
+        Error::from_list(errors)
+    }
+
+    /// Detaches everything of `network` but the `valid` attachments: those with a record, those
+    /// that only left marks in the kernel, and reservations nobody stands behind.
+    ///
+    /// # Errors
+    /// Everything that could not be removed. The rest is removed.
+    pub async fn gc(&self, network: &Network, valid: &[AttachmentId]) -> Result<()> {
+        let mut errors = Vec::new();
+        for id in self.store.attachments(&network.name)? {
+            if !valid.contains(&id) {
+                errors.extend(self.detach(network, id).await.err());
+            }
+        }
+        let survivors: Vec<Mark> = valid.iter().map(|id| id.mark(&network.name)).collect();
+        let shared = Mark::of_network(&network.name);
+        let mut stray = self.kernel.marked(&network.name).await?;
+        stray.retain(|object| object.mark().is_some_and(|mark| *mark != shared && !survivors.contains(mark)));
+        errors.extend(self.remove(&self.kernel, &stray).await);
+        if errors.is_empty()
+            && let Some(ipam) = self.ipam(network)?
+        {
+            errors.extend(ipam.gc(&network.name, valid).err());
+        }
+        Error::from_list(errors)
+    }
+
+    /// Whether `network` could take another attachment now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn status(&self, network: &Network) -> Result<()> {
+        validate(network)?;
+        match self.ipam(network)? {
+            Some(ipam) => ipam.status(&network.name),
+            None => Ok(()),
+        }
+    }
+
+    async fn build(&self, kernel: &K, work: &mut Work) -> Result<Attached> {
+        let record = &mut work.record;
+        self.store.save(record)?;
+        if let Some(ipam) = self.ipam(&record.network)? {
+            record.lease = Some(ipam.allocate(&request(record))?);
+            self.store.save(record)?;
+        }
+        let desired = desired(record)?;
+        let actual = kernel.observe(&desired.all()).await?;
+        let shared = plan(&desired.network, &actual)?;
+        let own = plan(&desired.attachment, &actual)?;
+        let made = shared.iter().filter(|step| matches!(step, Step::Create(_)));
+        work.made_shared = made.map(|step| step.object().clone()).collect();
+        apply_shared(kernel, &shared).await?;
+        apply(kernel, &own).await?;
+        let links: Vec<Object> = desired.all().into_iter().filter(|object| matches!(object, Object::Link(_))).collect();
+        Ok(Attached::new(record, &kernel.observe(&links).await?))
+    }
+
+    /// Removes what is the attachment's own, then its lease, then its record: an address is free
+    /// only once nothing answers to it any more, and the record goes when all is done.
+    async fn withdraw(&self, record: &Record, locks: Locks) -> Vec<Error> {
+        let mut errors = self.dismantle(record).await;
+        if errors.is_empty() {
+            errors.extend(self.give_back(record).err());
+        }
+        if errors.is_empty() {
+            locks.attachment.remove();
+        }
+        errors
+    }
+
+    async fn dismantle(&self, record: &Record) -> Vec<Error> {
+        let name = &record.network.name;
+        // A namespace that is gone has taken its end of every link along.
+        let kernel = match self.kernel.enter(record.attachment.netns.as_deref()).await {
+            Ok(kernel) => kernel,
+            Err(_) => match self.kernel.enter(None).await {
+                Ok(kernel) => kernel,
+                Err(error) => return vec![error],
+            },
+        };
+        let own = match (&record.lease, desired(record)) {
+            (Some(_), Ok(desired)) => desired.attachment,
+            // Nobody remembers what there should be; what there is carries our mark.
+            _ => {
+                let mark = record.attachment.id.mark(name);
+                match kernel.marked(name).await {
+                    Ok(objects) => objects.into_iter().filter(|object| object.mark() == Some(&mark)).collect(),
+                    Err(error) => return vec![error],
+                }
+            }
+        };
+        self.remove(&kernel, &own).await
+    }
+
+    async fn remove(&self, kernel: &K, objects: &[Object]) -> Vec<Error> {
+        match kernel.observe(objects).await {
+            Ok(actual) => apply_all(kernel, &removal(objects, &actual)).await,
+            Err(error) => vec![error],
+        }
+    }
+
+    fn give_back(&self, record: &Record) -> Result<()> {
+        if let Some(ipam) = self.ipam(&record.network)? {
+            ipam.release(&request(record))?;
+        }
+        self.store.remove(&record.network.name, &record.attachment.id)
+    }
+
+    /// Cleans up behind the last attachment of a network: of what attachments share, those of
+    /// `expendable` that carry the network's mark go as well.
+    async fn tidy(&self, network: &Name, expendable: &[Object]) -> Result<()> {
+        if self.store.has_attachments(network)? {
+            return Ok(());
+        }
+        let lock = self.store.lock_network(network)?;
+        if self.store.has_attachments(network)? {
+            return Ok(());
+        }
+        let marked = expendable.iter().filter(|object| object.mark().is_some()).cloned();
+        let (links, others): (Vec<Object>, Vec<Object>) = marked.partition(|object| object.phase() == Phase::Links);
+        Error::from_list(self.remove(&self.kernel, &links).await)?;
+        // A bridge that others still use stays, and so does what the firewall knows of it.
+        if self.kernel.observe(&links).await?.0.is_empty() {
+            Error::from_list(self.remove(&self.kernel, &others).await)?;
+        }
+        self.store.forget_network(network, lock);
+        Ok(())
+    }
+
+    fn lock(&self, network: &Name, id: &AttachmentId) -> Result<Locks> {
+        let shared = self.store.share_network(network)?;
+        Ok(Locks { attachment: self.store.lock_attachment(network, id)?, _network: shared })
+    }
+
+    fn ipam<'a>(&'a self, network: &'a Network) -> Result<Option<Box<dyn Ipam + 'a>>> {
+        let Some(config) = &network.ipam else { return Ok(None) };
+        match (config, &self.delegate) {
+            (IpamConfig::HostLocal(config), _) => Ok(Some(Box::new(ipam::HostLocal::new(config)))),
+            (IpamConfig::Static(config), _) => Ok(Some(Box::new(ipam::Static::new(config)))),
+            (IpamConfig::Delegate(_), Some(delegate)) => Ok(Some(Box::new(delegate.as_ref()))),
+            (IpamConfig::Delegate(delegated), None) => Err(Error::Unsupported {
+                field: "ipam.type".to_owned(),
+                value: format!("{:?}", delegated.plugin),
+                way_out: "use \"host-local\" or \"static\", or hand the engine an Ipam of your own".to_owned(),
+            }),
+        }
+    }
+}
+
+/// An attach under way.
+struct Work {
+    record: Record,
+    /// What it made that attachments share.
+    made_shared: Vec<Object>,
+}
+
+/// Dropped in this order: the attachment's lock first.
+struct Locks {
+    attachment: Lock,
+    _network: Lock,
+}
+
+fn validate(network: &Network) -> Result<()> {
+    driver::validate(network)?;
+    network.ipam.as_ref().map_or(Ok(()), ipam::validate)
+}
+
+fn desired(record: &Record) -> Result<Desired> {
+    let nothing = Lease::default();
+    driver::desired(&record.network, &record.attachment, record.lease.as_ref().unwrap_or(&nothing))
+}
+
+fn request(record: &Record) -> Request<'_> {
+    Request { network: &record.network.name, attachment: &record.attachment, lease: record.lease.as_ref() }
+}
+
+fn removes_empty_bridge(network: &Network) -> bool {
+    matches!(&network.mode, Mode::Bridge(config) if config.remove_empty_bridge)
+}
+
+/// Puts what is known to have changed in place of what was made.
+fn expect(wanted: &mut [Object], changed: &Changed) {
+    for object in wanted {
+        if let Object::Link(Link { kind: LinkKind::Veth(veth), .. }) = object {
+            veth.peer_mac = changed.mac.or(veth.peer_mac);
+            veth.peer_mtu = changed.mtu.or(veth.peer_mtu);
+        }
+    }
+}
