@@ -62,11 +62,10 @@ impl Ipam for HostLocal<'_> {
         let boot = Boot::read(&self.boot_id);
         let id = &request.attachment.id;
         let stamp = boot.clone().map(|boot| Stamp::new(boot, request.attachment.netns.as_deref()));
-        let reservation = Reservation::of(id, stamp);
         let directory = Directory::create(self.data_dir(), request.network)?;
-        let draft = directory.draft(&reservation)?;
+        let draft = directory.draft(id, stamp.as_ref())?;
         let locked = directory.lock()?;
-        let draft = draft.map_or_else(|| locked.draft(&reservation), Ok)?;
+        let draft = draft.map_or_else(|| locked.draft(id, stamp.as_ref()), Ok)?;
         let mut desk =
             Desk { network: request.network, id, boot, directory: &directory, locked, draft, given: Vec::new() };
 
@@ -241,11 +240,9 @@ fn choose<'s>(
 
 /// Whether an address that is, or was, reserved like this can be given out.
 fn is_free(held: Option<Reservation>, boot: Option<&Boot>) -> bool {
-    match held {
-        None | Some(Reservation { holder: Holder::Nobody, .. }) => true,
-        Some(Reservation { stamp: Some(stamp), .. }) => boot.is_some_and(|boot| stamp.is_stale(boot)),
-        Some(Reservation { stamp: None, .. }) => false,
-    }
+    let Some(held) = held else { return true };
+    let is_stale = || boot.zip(held.stamp()).is_some_and(|(boot, stamp)| stamp.is_stale(boot));
+    held.holder == Holder::Nobody || is_stale()
 }
 
 /// Which of the addresses asked for comes from which set: each must find a place.

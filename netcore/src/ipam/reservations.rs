@@ -86,28 +86,23 @@ impl fmt::Display for Holder {
     }
 }
 
-/// One reservation, as it was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One reservation, as it was found.
+#[derive(Debug)]
 pub(super) struct Reservation {
     /// Who has the address.
     pub(super) holder: Holder,
-    /// When and for which namespace it was given out, if we did it.
-    pub(super) stamp: Option<Stamp>,
+    /// The file; none where there is something else of that name.
+    file: Option<OwnedFd>,
 }
 
 impl Reservation {
-    /// What is written for `id`.
-    pub(super) fn of(id: &AttachmentId, stamp: Option<Stamp>) -> Self {
-        let (container, interface) = (id.container.to_string(), Some(id.interface.to_string()));
-        Self { holder: Holder::Container { container, interface }, stamp }
-    }
+    const FOREIGN: Self = Self { holder: Holder::Foreign, file: None };
 
-    fn content(&self) -> String {
-        match &self.holder {
-            Holder::Container { container, interface: Some(interface) } => format!("{container}\r\n{interface}"),
-            Holder::Container { container, interface: None } => container.clone(),
-            Holder::Nobody | Holder::Foreign => String::new(),
-        }
+    /// When and for which namespace the address was given out, if we did it.
+    pub(super) fn stamp(&self) -> Option<Stamp> {
+        let mut bytes = [0; 4096];
+        let length = fs::fgetxattr(self.file.as_ref()?, Stamp::ATTRIBUTE, &mut bytes).ok()?;
+        Stamp::parse(&bytes[..length])
     }
 }
 
@@ -148,13 +143,13 @@ impl Directory {
         move |errno| failed(errno.into())
     }
 
-    /// Writes and syncs `reservation` without giving it a name yet. `None` where the filesystem
-    /// has no files without names; [`Locked::draft`] then does it.
-    pub(super) fn draft(&self, reservation: &Reservation) -> Result<Option<Draft<'_>>> {
+    /// Writes and syncs a reservation for `id` without giving it a name yet. `None` where the
+    /// filesystem has no files without names; [`Locked::draft`] then does it.
+    pub(super) fn draft(&self, id: &AttachmentId, stamp: Option<&Stamp>) -> Result<Option<Draft<'_>>> {
         let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
         match fs::openat(&self.fd, ".", flags, Mode::from_raw_mode(0o644)) {
             Ok(fd) => {
-                let file = self.fill(fd, reservation)?;
+                let file = self.fill(fd, id, stamp)?;
                 Ok(Some(Draft { directory: self, unnamed: Some(file) }))
             }
             // Filesystems that do not know O_TMPFILE, and kernels that take it for O_DIRECTORY.
@@ -163,11 +158,11 @@ impl Directory {
         }
     }
 
-    fn fill(&self, fd: OwnedFd, reservation: &Reservation) -> Result<File> {
+    fn fill(&self, fd: OwnedFd, id: &AttachmentId, stamp: Option<&Stamp>) -> Result<File> {
         let failed = || Error::file("write a reservation to", &self.path);
         let mut file = File::from(fd);
-        file.write_all(reservation.content().as_bytes()).map_err(failed())?;
-        if let Some(stamp) = &reservation.stamp {
+        file.write_all(format!("{}\r\n{}", id.container, id.interface).as_bytes()).map_err(failed())?;
+        if let Some(stamp) = stamp {
             match fs::fsetxattr(&file, Stamp::ATTRIBUTE, &stamp.to_bytes(), XattrFlags::empty()) {
                 // Filesystems without attributes: the reservation is as good as the reference's.
                 Ok(()) | Err(Errno::OPNOTSUPP) => {}
@@ -192,27 +187,29 @@ impl Directory {
     /// The reservation of `address`, if there is one.
     pub(super) fn get(&self, address: IpAddr) -> Result<Option<Reservation>> {
         let name = address.to_string();
-        let foreign = Reservation { holder: Holder::Foreign, stamp: None };
         // Nothing that somebody put here may block or lead us elsewhere.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = match fs::openat(&self.fd, &name, flags, Mode::empty()) {
-            Ok(fd) => File::from(fd),
+            Ok(file) => file,
             Err(Errno::NOENT) => return Ok(None),
-            Err(Errno::LOOP | Errno::NXIO) => return Ok(Some(foreign)),
+            Err(Errno::LOOP | Errno::NXIO) => return Ok(Some(Reservation::FOREIGN)),
             Err(errno) => return Err(self.failed("read", &name)(errno)),
         };
-        let found = fs::fstat(&file).map_err(self.failed("read", &name))?;
-        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
-            return Ok(Some(foreign));
-        }
-        let mut content = Vec::new();
-        (&file).take(4096).read_to_end(&mut content).map_err(Error::file("read", self.at(&name)))?;
-        let mut bytes = [0; 4096];
-        let stamp = match fs::fgetxattr(&file, Stamp::ATTRIBUTE, &mut bytes) {
-            Ok(length) => Stamp::parse(&bytes[..length]),
-            Err(_) => None,
+        // Names are short: what does not fit is not host-local's.
+        let mut content = [0; 512];
+        let holder = match rustix::io::read(&file, &mut content) {
+            Ok(length) if length == content.len() => Holder::Foreign,
+            Ok(length) => Holder::parse(&content[..length]),
+            Err(Errno::ISDIR) => return Ok(Some(Reservation::FOREIGN)),
+            Err(errno) => return Err(self.failed("read", &name)(errno)),
         };
-        Ok(Some(Reservation { holder: Holder::parse(&content), stamp }))
+        if holder == Holder::Nobody {
+            let found = fs::fstat(&file).map_err(self.failed("read", &name))?;
+            if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+                return Ok(Some(Reservation::FOREIGN));
+            }
+        }
+        Ok(Some(Reservation { holder, file: Some(file) }))
     }
 
     /// Whether there is a file for `address`, whatever it says.
@@ -228,9 +225,15 @@ impl Directory {
     /// Every address there is a file for. The one thing here that takes longer the more there
     /// are. Other files are not ours to look at.
     pub(super) fn addresses(&self) -> Result<HashSet<IpAddr>> {
+        let failed = || self.failed("list", "");
+        // Listing starts where the descriptor stands, so it gets one of its own.
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let fd = fs::openat(&self.fd, ".", flags, Mode::empty()).map_err(failed())?;
+        let mut buffer = Vec::with_capacity(32 * 1024);
+        let mut entries = fs::RawDir::new(fd, buffer.spare_capacity_mut());
         let mut addresses = HashSet::new();
-        for entry in fs::Dir::read_from(&self.fd).map_err(self.failed("list", ""))? {
-            let entry = entry.map_err(self.failed("list", ""))?;
+        while let Some(entry) = entries.next() {
+            let entry = entry.map_err(failed())?;
             if let Some(address) = entry.file_name().to_str().ok().and_then(|name| name.parse().ok()) {
                 addresses.insert(address);
             }
@@ -274,7 +277,7 @@ pub(super) struct Locked<'a> {
 
 impl<'a> Locked<'a> {
     /// As [`Directory::draft`], with a passing name that only the lock makes safe.
-    pub(super) fn draft(&self, reservation: &Reservation) -> Result<Draft<'a>> {
+    pub(super) fn draft(&self, id: &AttachmentId, stamp: Option<&Stamp>) -> Result<Draft<'a>> {
         let directory = self.directory;
         // Never opened if it is there: it may be the other name of somebody's reservation.
         self.forget_draft()?;
@@ -282,7 +285,7 @@ impl<'a> Locked<'a> {
         let fd = fs::openat(&directory.fd, DRAFT, flags, Mode::from_raw_mode(0o644))
             .map_err(directory.failed("create", DRAFT))?;
         let draft = Draft { directory, unnamed: None };
-        directory.fill(fd, reservation)?;
+        directory.fill(fd, id, stamp)?;
         Ok(draft)
     }
 

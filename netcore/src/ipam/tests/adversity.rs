@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use super::super::reservations::{Directory, Reservation};
+use super::super::reservations::Directory;
 use super::*;
 
 #[test]
@@ -46,18 +46,16 @@ fn a_file_that_blocks_or_leads_away_is_only_in_the_way() {
 fn where_files_cannot_go_without_a_name_they_get_one_for_a_moment() {
     let host = Host::new(json!({"subnet": "10.20.0.0/29"}));
     let directory = Directory::create(&host.data_dir, &host.network).unwrap();
-    let reservation = Reservation::of(&"web-1".parse().unwrap(), None);
     let locked = directory.lock().unwrap();
     {
-        let draft = locked.draft(&reservation).unwrap();
+        let draft = locked.draft(&"web-1".parse().unwrap(), None).unwrap();
         assert!(locked.reserve(&draft, "10.20.0.2".parse().unwrap()).unwrap());
         assert!(locked.reserve(&draft, "fd00::2".parse().unwrap()).unwrap());
         assert!(!locked.reserve(&draft, "10.20.0.2".parse().unwrap()).unwrap(), "it is there already");
         // As if the process died here: the name stays.
         std::mem::forget(draft);
     }
-    let other = Reservation::of(&"web-2".parse().unwrap(), None);
-    let draft = locked.draft(&other).unwrap();
+    let draft = locked.draft(&"web-2".parse().unwrap(), None).unwrap();
     assert_eq!(host.read("10.20.0.2"), "web-1\r\neth0", "what the leftover is linked to is not touched");
     assert!(locked.reserve(&draft, "10.20.0.3".parse().unwrap()).unwrap());
     drop(draft);
