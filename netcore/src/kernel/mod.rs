@@ -7,9 +7,27 @@ use std::path::Path;
 use crate::error::Result;
 use crate::model::{Name, Object, State};
 
+mod address;
+mod announce;
+mod conntrack;
+mod extack;
+mod firewall;
+mod link;
+mod linux;
 mod memory;
+mod netns;
+mod route;
+mod rtnl;
+mod seen;
+mod settle;
+mod sysctl;
+#[cfg(test)]
+mod tests;
 
+pub use linux::Linux;
 pub use memory::Memory;
+pub use netns::Netns;
+pub use route::PROTOCOL as ROUTE_PROTOCOL;
 
 /// What the engine asks of a kernel.
 ///

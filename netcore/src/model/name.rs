@@ -116,6 +116,12 @@ impl InterfaceName {
         Self("lo".to_owned())
     }
 
+    /// `?`, for an interface whose name cannot be known: the end of a pair that was taken to a
+    /// namespace out of reach.
+    pub(crate) fn unknown() -> Self {
+        Self("?".to_owned())
+    }
+
     /// `cni0`, the bridge of a configuration that names none.
     pub(super) fn default_bridge() -> Self {
         Self("cni0".to_owned())

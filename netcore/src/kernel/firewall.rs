@@ -1,0 +1,67 @@
+//! The seam to the firewall: what [`Linux`](super::Linux) asks of nf_tables, and what follows
+//! for connections that exist already.
+
+use crate::error::{Error, Result};
+use crate::model::{Name, NatRule, Object};
+
+use super::conntrack::{self, Published};
+
+/// What is there of `wanted`.
+pub(super) fn observe(wanted: &[&NatRule]) -> Result<Vec<Object>> {
+    // To be joined: Nft::open()?.observe(wanted), one Object::Nat for each.
+    without_firewall(wanted).map(|()| Vec::new())
+}
+
+/// Makes `rules` in one transaction. Connections that were made to a port before it was
+/// published went to the host; they are forgotten, so that the next packet is looked at anew.
+pub(super) fn create(rules: &[&NatRule]) -> Result<()> {
+    // To be joined: Nft::open()?.create(rules)?.
+    without_firewall(rules)?;
+    conntrack::flush(&published(rules)).map(drop)
+}
+
+/// Turns `was` into `rule`; both have the same key.
+pub(super) fn update(was: &NatRule, rule: &NatRule) -> Result<()> {
+    match rule {
+        // Making the table again repairs what is damaged of it.
+        NatRule::Ruleset { .. } => create(&[rule]),
+        _ => {
+            remove(&[was])?;
+            create(&[rule])
+        }
+    }
+}
+
+/// Removes `rules` in one transaction. Connections to a withdrawn port are cut.
+pub(super) fn remove(rules: &[&NatRule]) -> Result<()> {
+    // To be joined: Nft::open()?.remove(rules)?.
+    without_firewall(rules)?;
+    conntrack::flush(&published(rules)).map(drop)
+}
+
+/// Everything of the firewall that carries a mark of `network`.
+pub(super) fn marked(_network: &Name) -> Result<Vec<Object>> {
+    // To be joined: Nft::open()?.marked(network).
+    Ok(Vec::new())
+}
+
+fn published(rules: &[&NatRule]) -> Vec<Published> {
+    rules
+        .iter()
+        .filter_map(|rule| match rule {
+            NatRule::Publish { host_address, protocol, host_port, to, .. } => {
+                Some(Published { protocol: *protocol, host_address: *host_address, port: *host_port, v6: to.is_ipv6() })
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+fn without_firewall(rules: &[&NatRule]) -> Result<()> {
+    match rules.first() {
+        None => Ok(()),
+        Some(rule) => {
+            Err(Error::Unsupported { field: "firewall".to_owned(), value: rule.to_string(), way_out: String::new() })
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Interfaces: veth pairs born with one end in the sandbox, bridges, and `lo`.
+//!
+//! The kernel takes everything about a new interface in one request, but for two things: the
+//! alias, which carries our mark, and whether the far end of a pair is up. Until the alias is
+//! set, which is the next request, the interface is told from foreign ones by its group
+//! ([`BIRTH_GROUP`]); one that is found with it was left by a process that died in between, and
+//! is ours to remove.
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage,
+};
+use rustix::io::Errno;
+use rustix::rand::{GetRandomFlags, getrandom};
+use std::os::fd::{AsFd, AsRawFd};
+
+use super::linux::Linux;
+use super::rtnl::{Refusal, Rtnl, forgive};
+use super::seen::{self, Seen};
+use crate::error::{Error, Result};
+use crate::model::{Link, LinkKind, Mac, Object, Place, Port, Veth};
+
+/// The interface group (`IFLA_GROUP`) of an interface of ours that has no alias yet: "netc".
+pub(super) const BIRTH_GROUP: u32 = 0x6e65_7463;
+
+/// The group interfaces are in when nobody says otherwise.
+const DEFAULT_GROUP: u32 = 0;
+
+/// Makes `link`.
+pub(super) async fn create(kernel: &Linux, link: &Link) -> Result<()> {
+    match &link.kind {
+        LinkKind::Veth(veth) => create_veth(kernel, link, veth).await,
+        LinkKind::Bridge(_) => create_bridge(kernel, link).await,
+        LinkKind::Loopback => {
+            let rtnl = kernel.required(link.place)?;
+            let mut message = of_name(link);
+            set_up(&mut message, link.up);
+            rtnl.change(RouteNetlinkMessage::SetLink(message), 0)
+                .await
+                .map_err(|refusal| refusal.error("set up", show(link)))
+        }
+        LinkKind::Other { name } => Err(Error::Unsupported {
+            field: format!("link {}", link.name),
+            value: format!("an interface of kind {name:?}"),
+            way_out: "veth pairs and bridges can be made".to_owned(),
+        }),
+    }
+}
+
+async fn create_veth(kernel: &Linux, link: &Link, veth: &Veth) -> Result<()> {
+    let host = kernel.required(link.place)?;
+    let sandbox = kernel.required(Place::Sandbox)?;
+    let netns = kernel.required_sandbox()?;
+    let failed = |refusal: Refusal| refusal.error("create", show(link));
+
+    let mut peer = LinkMessage::default();
+    peer.attributes.push(LinkAttribute::IfName(veth.peer.to_string()));
+    peer.attributes.push(LinkAttribute::NetNsFd(netns.as_fd().as_raw_fd()));
+    peer.attributes.extend(veth.peer_mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+    peer.attributes.extend(veth.peer_mtu.map(LinkAttribute::Mtu));
+
+    let mut message = of_name(link);
+    set_up(&mut message, link.up);
+    message.attributes.extend(link.mtu.map(LinkAttribute::Mtu));
+    message.attributes.extend(link.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+    if let Some(port) = &link.port {
+        message.attributes.push(LinkAttribute::Controller(bridge_index(&host, link, port).await?));
+    }
+    message.attributes.push(LinkAttribute::Group(BIRTH_GROUP));
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+    ]));
+    match host.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).await {
+        Err(refusal) if refusal.is(&[Errno::EXIST]) => {
+            let taken = seen::by_name(&host, &link.name).await.map_err(failed)?.is_some();
+            let (name, place) = if taken { (&link.name, link.place) } else { (&veth.peer, Place::Sandbox) };
+            return Err(Error::InterfaceExists { name: name.clone(), place: format!("the {place}") });
+        }
+        outcome => outcome.map_err(failed)?,
+    }
+
+    let mut finish = of_name(link);
+    finish.attributes.extend(link.mark.as_ref().map(|mark| LinkAttribute::IfAlias(mark.to_string())));
+    finish.attributes.push(LinkAttribute::Group(DEFAULT_GROUP));
+    finish.attributes.extend(link.port.as_ref().filter(|port| port.hairpin || port.isolated).map(port_flags));
+    let finish = host.change(RouteNetlinkMessage::NewLink(finish), 0);
+    let raise = async { if veth.peer_up { raise(&sandbox, &veth.peer).await } else { Ok(()) } };
+    let (finished, raised) = futures::future::join(finish, raise).await;
+    if let Err(refusal) = finished.and(raised) {
+        // All or nothing. What the removal says would only hide what went wrong.
+        let _ = host.change(RouteNetlinkMessage::DelLink(of_name(link)), 0).await;
+        return Err(failed(refusal));
+    }
+    Ok(())
+}
+
+async fn create_bridge(kernel: &Linux, link: &Link) -> Result<()> {
+    let rtnl = kernel.required(link.place)?;
+    let failed = |refusal: Refusal| refusal.error("create", show(link));
+    // A bridge without an address of its own takes the lowest of its ports', and its
+    // neighbours' caches are wrong whenever a port comes or goes.
+    let mac = match link.mac {
+        Some(mac) => mac,
+        None => random_mac().map_err(|code| failed(code.into()))?,
+    };
+    let mut message = of_name(link);
+    set_up(&mut message, link.up);
+    set_promiscuous(&mut message, &link.kind);
+    message.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
+    message.attributes.push(LinkAttribute::Group(BIRTH_GROUP));
+    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+    match rtnl.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).await {
+        Err(refusal) if refusal.is(&[Errno::EXIST]) => return share_bridge(&rtnl, link).await,
+        outcome => outcome.map_err(failed)?,
+    }
+    // An MTU set at birth would be overruled by that of the first port; one set later stays.
+    let mut finish = of_name(link);
+    finish.attributes.extend(link.mtu.map(LinkAttribute::Mtu));
+    finish.attributes.extend(link.mark.as_ref().map(|mark| LinkAttribute::IfAlias(mark.to_string())));
+    finish.attributes.push(LinkAttribute::Group(DEFAULT_GROUP));
+    if let Err(refusal) = rtnl.change(RouteNetlinkMessage::NewLink(finish), 0).await {
+        let _ = rtnl.change(RouteNetlinkMessage::DelLink(of_name(link)), 0).await;
+        return Err(failed(refusal));
+    }
+    Ok(())
+}
+
+/// Somebody was faster. If what they made is a bridge, it is used.
+async fn share_bridge(rtnl: &Rtnl, link: &Link) -> Result<()> {
+    let found = seen::by_name(rtnl, &link.name).await.map_err(|refusal| refusal.error("read", show(link)))?;
+    match found {
+        Some(found) if found.kind == link.kind.name() => {
+            if link.up && !found.up {
+                raise(rtnl, &link.name).await.map_err(|refusal| refusal.error("set up", show(link)))?;
+            }
+            Ok(())
+        }
+        _ => Err(Error::InterfaceExists { name: link.name.clone(), place: format!("the {}", link.place) }),
+    }
+}
+
+/// Turns `was` into `link`, setting only what differs.
+pub(super) async fn update(kernel: &Linux, was: &Link, link: &Link) -> Result<()> {
+    let rtnl = kernel.required(link.place)?;
+    let failed = |refusal: Refusal| refusal.error("update", show(link));
+    if was.kind.name() != link.kind.name() {
+        return Err(Error::Conflict {
+            object: show(link).to_string(),
+            found: format!("{} is there as an interface of kind {}", link.name, was.kind.name()),
+            way_out: "remove it, or choose another name".to_owned(),
+        });
+    }
+    if let (LinkKind::Veth(_), Some(mark), Some(other)) = (&link.kind, &link.mark, &was.mark)
+        && mark != other
+    {
+        return Err(Error::Conflict {
+            object: show(link).to_string(),
+            found: format!("{} belongs to {}", link.name, other.who()),
+            way_out: String::new(),
+        });
+    }
+    if let (LinkKind::Veth(had), LinkKind::Veth(want)) = (&was.kind, &link.kind) {
+        if had.peer == seen::unknown() {
+            // The other end was taken elsewhere, where we do not reach it.
+            remove(kernel, link).await?;
+            return create(kernel, link).await;
+        }
+        update_peer(kernel, link, had, want).await?;
+    }
+
+    let mut message = of_name(link);
+    if was.up != link.up {
+        set_up(&mut message, link.up);
+    }
+    if was.kind != link.kind {
+        set_promiscuous(&mut message, &link.kind);
+    }
+    if link.mtu.is_some() && was.mtu != link.mtu {
+        message.attributes.extend(link.mtu.map(LinkAttribute::Mtu));
+    }
+    if link.mac.is_some() && was.mac != link.mac {
+        message.attributes.extend(link.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+    }
+    // A bridge that carries no mark, or somebody else's, stays theirs.
+    if !matches!(link.kind, LinkKind::Bridge(_)) && was.mark != link.mark {
+        message.attributes.extend(link.mark.as_ref().map(|mark| LinkAttribute::IfAlias(mark.to_string())));
+    }
+    if let Some(port) = &link.port
+        && was.port.as_ref().map(|port| &port.bridge) != Some(&port.bridge)
+    {
+        message.attributes.push(LinkAttribute::Controller(bridge_index(&rtnl, link, port).await?));
+    }
+    rtnl.change(RouteNetlinkMessage::NewLink(message), 0).await.map_err(failed)?;
+
+    // The flags are the bridge's to take, so they go to the one the link is on now.
+    if let Some(port) = &link.port
+        && was.port.as_ref() != Some(port)
+    {
+        let mut message = of_name(link);
+        message.attributes.push(port_flags(port));
+        rtnl.change(RouteNetlinkMessage::NewLink(message), 0).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+async fn update_peer(kernel: &Linux, link: &Link, had: &Veth, want: &Veth) -> Result<()> {
+    if had == want {
+        return Ok(());
+    }
+    let sandbox = kernel.required(Place::Sandbox)?;
+    let failed = |refusal: Refusal| refusal.error("update", show(link));
+    let Some(peer) = seen::by_name(&sandbox, &had.peer).await.map_err(failed)? else {
+        return Err(failed(Errno::NODEV.into()));
+    };
+    let mut message = LinkMessage::default();
+    message.header.index = peer.index;
+    if had.peer != want.peer {
+        message.attributes.push(LinkAttribute::IfName(want.peer.to_string()));
+    }
+    message.attributes.extend(want.peer_mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+    message.attributes.extend(want.peer_mtu.map(LinkAttribute::Mtu));
+    set_up(&mut message, want.peer_up);
+    sandbox.change(RouteNetlinkMessage::SetLink(message), 0).await.map_err(failed)
+}
+
+/// Removes `link` if it is ours; what is gone, and what is not ours, is a success.
+pub(super) async fn remove(kernel: &Linux, link: &Link) -> Result<()> {
+    let failed = |refusal: Refusal| refusal.error("remove", show(link));
+    if matches!(link.kind, LinkKind::Loopback) {
+        return Ok(());
+    }
+    let Some(rtnl) = kernel.at(link.place)? else { return Ok(()) };
+    let Some(found) = seen::by_name(&rtnl, &link.name).await.map_err(failed)? else { return Ok(()) };
+    if found.kind != link.kind.name() || !is_ours(link, &found) {
+        return Ok(());
+    }
+    // By index: another interface of the same name, made meanwhile, is not meant.
+    let mut message = LinkMessage::default();
+    message.header.index = found.index;
+    forgive(rtnl.change(RouteNetlinkMessage::DelLink(message), 0).await, &[Errno::NODEV]).map_err(failed)
+}
+
+/// Whether `found` may be removed in the name of `link`.
+fn is_ours(link: &Link, found: &Seen) -> bool {
+    match (&link.mark, &found.alias) {
+        (None, _) => true,
+        (Some(mark), Some(alias)) => mark.as_str() == alias,
+        (Some(_), None) => found.group == BIRTH_GROUP,
+    }
+}
+
+/// Sets an interface up.
+async fn raise(rtnl: &Rtnl, name: &crate::model::InterfaceName) -> Result<(), Refusal> {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_string()));
+    set_up(&mut message, true);
+    rtnl.change(RouteNetlinkMessage::SetLink(message), 0).await
+}
+
+async fn bridge_index(rtnl: &Rtnl, link: &Link, port: &Port) -> Result<u32> {
+    let failed = |refusal: Refusal| refusal.error("find", format!("bridge {} for {}", port.bridge, show(link)));
+    match seen::by_name(rtnl, &port.bridge).await.map_err(failed)? {
+        Some(bridge) => Ok(bridge.index),
+        None => Err(failed(Errno::NODEV.into())),
+    }
+}
+
+fn of_name(link: &Link) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(link.name.to_string()));
+    message
+}
+
+fn set_up(message: &mut LinkMessage, up: bool) {
+    message.header.change_mask |= LinkFlags::Up;
+    message.header.flags.set(LinkFlags::Up, up);
+}
+
+fn set_promiscuous(message: &mut LinkMessage, kind: &LinkKind) {
+    if let LinkKind::Bridge(bridge) = kind
+        && bridge.promiscuous
+    {
+        message.header.change_mask |= LinkFlags::Promisc;
+        message.header.flags |= LinkFlags::Promisc;
+    }
+}
+
+fn port_flags(port: &Port) -> LinkAttribute {
+    LinkAttribute::LinkInfo(vec![
+        LinkInfo::PortKind(InfoPortKind::Bridge),
+        LinkInfo::PortData(InfoPortData::BridgePort(vec![
+            InfoBridgePort::HairpinMode(port.hairpin),
+            InfoBridgePort::Isolated(port.isolated),
+        ])),
+    ])
+}
+
+/// A locally administered unicast address that nobody else is likely to have.
+fn random_mac() -> Result<Mac, Errno> {
+    let mut bytes = [0; 6];
+    getrandom(&mut bytes, GetRandomFlags::empty())?;
+    bytes[0] = bytes[0] & 0xfc | 0x02;
+    Ok(Mac(bytes))
+}
+
+/// The link as messages name it.
+pub(super) fn show(link: &Link) -> Object {
+    Object::Link(link.clone())
+}

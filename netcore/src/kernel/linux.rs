@@ -1,0 +1,219 @@
+//! The Linux kernel as a [`Kernel`]: which interface to it each kind of object goes through.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::netns::Netns;
+use super::rtnl::Rtnl;
+use super::seen::{self, Interfaces};
+use super::{Kernel, address, firewall, link, route, settle, sysctl};
+use crate::error::{Error, Result};
+use crate::model::{Address, Link, Name, NatRule, Object, Place, Route, State, Sysctl};
+
+/// The Linux kernel, seen from the caller's namespace and, once one was
+/// [entered](Kernel::enter), from a sandbox.
+///
+/// Sockets are opened when they are first needed and then kept. They live on the Tokio runtime
+/// of the caller, which must have I/O and time enabled; on another runtime, new ones are opened.
+#[derive(Clone, Debug)]
+pub struct Linux {
+    host: Arc<Namespace>,
+    sandbox: Option<Arc<Namespace>>,
+}
+
+/// A namespace and the connection to it.
+#[derive(Debug)]
+struct Namespace {
+    /// The caller's own when `None`.
+    netns: Option<Netns>,
+    rtnl: Mutex<Option<Rtnl>>,
+}
+
+impl Namespace {
+    fn new(netns: Option<Netns>) -> Arc<Self> {
+        Arc::new(Self { netns, rtnl: Mutex::new(None) })
+    }
+
+    fn rtnl(&self) -> Result<Rtnl> {
+        let mut kept = self.rtnl.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rtnl) = kept.as_ref().filter(|rtnl| rtnl.is_usable()) {
+            return Ok(rtnl.clone());
+        }
+        Ok(kept.insert(Rtnl::open(self.netns.as_ref())?).clone())
+    }
+}
+
+impl Linux {
+    /// The kernel without a sandbox. Opens nothing yet.
+    #[must_use]
+    pub fn host() -> Self {
+        Self { host: Namespace::new(None), sandbox: None }
+    }
+
+    /// The sandbox, if one was entered.
+    #[must_use]
+    pub fn sandbox(&self) -> Option<&Netns> {
+        self.sandbox.as_ref().and_then(|namespace| namespace.netns.as_ref())
+    }
+
+    /// The connection to `place`; none for a sandbox that was not entered.
+    pub(super) fn at(&self, place: Place) -> Result<Option<Rtnl>> {
+        match (place, &self.sandbox) {
+            (Place::Host, _) => self.host.rtnl().map(Some),
+            (Place::Sandbox, Some(sandbox)) => sandbox.rtnl().map(Some),
+            (Place::Sandbox, None) => Ok(None),
+        }
+    }
+
+    /// The connection to `place`, where something is to be made.
+    pub(super) fn required(&self, place: Place) -> Result<Rtnl> {
+        self.at(place)?.ok_or_else(no_sandbox)
+    }
+
+    /// The sandbox, where something is to be made.
+    pub(super) fn required_sandbox(&self) -> Result<&Netns> {
+        self.sandbox().ok_or_else(no_sandbox)
+    }
+
+    async fn create_one(&self, object: &Object) -> Result<()> {
+        match object {
+            Object::Link(link) => link::create(self, link).await,
+            Object::Address(address) => address::create(self, address).await,
+            Object::Route(route) => route::create(self, route).await,
+            Object::Sysctl(setting) => sysctl::write(self, setting),
+            // Made before, all in one transaction.
+            Object::Nat(_) => Ok(()),
+        }
+    }
+
+    async fn remove_one(&self, object: &Object) -> Result<()> {
+        match object {
+            Object::Link(link) => link::remove(self, link).await,
+            Object::Address(address) => address::remove(self, address).await,
+            Object::Route(route) => route::remove(self, route).await,
+            // What it was before is not ours to know: others may rely on it by now.
+            Object::Sysctl(_) => Ok(()),
+            // Removed before, all in one transaction.
+            Object::Nat(_) => Ok(()),
+        }
+    }
+}
+
+fn no_sandbox() -> Error {
+    Error::Netns {
+        path: "(none)".into(),
+        reason: "is needed: something is to be made in the container, and none was entered".to_owned(),
+        source: None,
+    }
+}
+
+/// A list of objects by kind.
+#[derive(Default)]
+struct Kinds<'a> {
+    links: Vec<&'a Link>,
+    addresses: Vec<&'a Address>,
+    routes: Vec<&'a Route>,
+    settings: Vec<&'a Sysctl>,
+    rules: Vec<&'a NatRule>,
+}
+
+impl<'a> From<&'a [Object]> for Kinds<'a> {
+    fn from(objects: &'a [Object]) -> Self {
+        let mut kinds = Self::default();
+        for object in objects {
+            match object {
+                Object::Link(link) => kinds.links.push(link),
+                Object::Address(address) => kinds.addresses.push(address),
+                Object::Route(route) => kinds.routes.push(route),
+                Object::Sysctl(setting) => kinds.settings.push(setting),
+                Object::Nat(rule) => kinds.rules.push(rule),
+            }
+        }
+        kinds
+    }
+}
+
+impl Kernel for Linux {
+    async fn enter(&self, netns: Option<&Path>) -> Result<Self> {
+        let sandbox = match netns {
+            Some(path) => Some(Namespace::new(Some(Netns::open(path)?))),
+            None => None,
+        };
+        Ok(Self { host: Arc::clone(&self.host), sandbox })
+    }
+
+    async fn observe(&self, wanted: &[Object]) -> Result<State> {
+        let kinds = Kinds::from(wanted);
+        let interfaces = Interfaces::of(self, wanted).await?;
+        let mut seen = Vec::with_capacity(wanted.len());
+        for link in &kinds.links {
+            for object in seen::link(self, &interfaces, link).await? {
+                // A bridge may be asked for by several; the same interface may be in the way twice.
+                if !seen.contains(&object) {
+                    seen.push(object);
+                }
+            }
+        }
+        let (addresses, routes) = futures::future::try_join(
+            address::observe(self, &interfaces, &kinds.addresses),
+            route::observe(self, &interfaces, &kinds.routes),
+        )
+        .await?;
+        seen.extend(addresses);
+        seen.extend(routes);
+        seen.extend(sysctl::observe(self, &kinds.settings)?);
+        seen.extend(firewall::observe(&kinds.rules)?);
+        Ok(State(seen))
+    }
+
+    async fn create(&self, objects: &[Object]) -> Result<()> {
+        let rules = Kinds::from(objects).rules;
+        if !rules.is_empty() {
+            firewall::create(&rules)?;
+        }
+        for object in objects {
+            self.create_one(object).await?;
+        }
+        Ok(())
+    }
+
+    async fn update(&self, was: &Object, object: &Object) -> Result<()> {
+        match (was, object) {
+            (Object::Link(was), Object::Link(link)) => link::update(self, was, link).await,
+            // The prefix length is part of an address' key; there is nothing left to change.
+            (Object::Address(_), Object::Address(_)) => Ok(()),
+            (_, Object::Route(route)) => route::replace(self, route).await,
+            (_, Object::Sysctl(setting)) => sysctl::write(self, setting),
+            (Object::Nat(was), Object::Nat(rule)) => firewall::update(was, rule),
+            _ => self.create_one(object).await,
+        }
+    }
+
+    async fn remove(&self, objects: &[Object]) -> Result<()> {
+        let rules = Kinds::from(objects).rules;
+        let mut errors = Vec::new();
+        if !rules.is_empty() {
+            errors.extend(firewall::remove(&rules).err());
+        }
+        for object in objects {
+            errors.extend(self.remove_one(object).await.err());
+        }
+        Error::from_list(errors)
+    }
+
+    async fn settle(&self, objects: &[Object]) -> Result<()> {
+        settle::settle(self, objects).await
+    }
+
+    async fn marked(&self, network: &Name) -> Result<Vec<Object>> {
+        let links = seen::all(&self.host.rtnl()?).await.map_err(|refusal| refusal.error("list", "links"))?;
+        let mut marked: Vec<Object> = links
+            .iter()
+            .filter_map(seen::marked)
+            .filter(|link| link.mark.as_ref().is_some_and(|mark| mark.is_of(network)))
+            .map(Object::Link)
+            .collect();
+        marked.extend(firewall::marked(network)?);
+        Ok(marked)
+    }
+}

@@ -1,0 +1,288 @@
+//! Routes. Ours carry [`PROTOCOL`], and only those are replaced or removed.
+
+use std::net::IpAddr;
+
+use futures::future::try_join_all;
+use ipnetwork::IpNetwork;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType, RouteVia,
+};
+use rustix::io::Errno;
+
+use super::address::family;
+use super::linux::Linux;
+use super::rtnl::{Refusal, Rtnl, forgive};
+use super::seen::{self, Interfaces};
+use crate::error::{Error, Result};
+use crate::model::{Object, Place, Route};
+
+/// The protocol our routes carry (`rtm_protocol`): what `ip route` shows as `proto 78`. The
+/// kernel leaves the numbers above `RTPROT_STATIC` to user space; linux/rtnetlink.h and
+/// iproute2's rt_protos have no other owner for this one.
+pub const PROTOCOL: u8 = 0x4e;
+
+/// What is there of `wanted`.
+///
+/// In the sandbox a whole table is read, so that a route that leads elsewhere is seen as
+/// different rather than missing. On the host, where a table may be long, only routes over the
+/// wanted interface are.
+pub(super) async fn observe(kernel: &Linux, interfaces: &Interfaces, wanted: &[&Route]) -> Result<Vec<Object>> {
+    let mut queries: Vec<(Place, bool, u32, Option<u32>)> = Vec::new();
+    for route in wanted {
+        let over = match route.place {
+            Place::Sandbox => None,
+            Place::Host => match interfaces.get(Place::Host, &route.link) {
+                Some(link) => Some(link.index),
+                None => continue,
+            },
+        };
+        queries.push((route.place, route.destination.is_ipv6(), table(route), over));
+    }
+    queries.sort_unstable();
+    queries.dedup();
+    let look = queries.into_iter().map(|(place, v6, table, over)| async move {
+        let Some(rtnl) = kernel.at(place)? else { return Ok(Vec::new()) };
+        let found = dump(&rtnl, v6, table, over).await;
+        let found =
+            found.map_err(|refusal| refusal.error("read", format_args!("routes of table {table} ({place})")))?;
+        let mut objects = Vec::new();
+        for found in found {
+            let same = |route: &&&Route| route.place == place && self::table(route) == table && found.has_key_of(route);
+            if let Some(wanted) = wanted.iter().find(same) {
+                let link = interfaces.name_of(kernel, place, found.interface).await?;
+                objects.push(Object::Route(found.describe(wanted, link)));
+            }
+        }
+        Ok(objects)
+    });
+    Ok(try_join_all(look).await?.concat())
+}
+
+/// Makes `route`.
+pub(super) async fn create(kernel: &Linux, route: &Route) -> Result<()> {
+    let failed = |refusal: Refusal| refusal.error("create", show(route));
+    let rtnl = kernel.required(route.place)?;
+    let index = index(&rtnl, route).await.map_err(failed)?.ok_or_else(|| failed(Errno::NODEV.into()))?;
+    let message = RouteNetlinkMessage::NewRoute(message(route, index));
+    match rtnl.change(message, NLM_F_CREATE | NLM_F_EXCL).await {
+        Err(refusal) if refusal.is(&[Errno::EXIST]) => match present(&rtnl, route).await.map_err(failed)? {
+            Some(present) if present.interface == index && present.gateway == route.gateway => Ok(()),
+            Some(present) => Err(conflict(route, &present)),
+            None => Err(failed(refusal)),
+        },
+        outcome => outcome.map_err(failed),
+    }
+}
+
+/// Puts `route` in the place of the one with the same key, if that one is ours.
+pub(super) async fn replace(kernel: &Linux, route: &Route) -> Result<()> {
+    let failed = |refusal: Refusal| refusal.error("update", show(route));
+    let rtnl = kernel.required(route.place)?;
+    if let Some(present) = present(&rtnl, route).await.map_err(failed)?
+        && present.protocol != PROTOCOL
+    {
+        return Err(conflict(route, &present));
+    }
+    let index = index(&rtnl, route).await.map_err(failed)?.ok_or_else(|| failed(Errno::NODEV.into()))?;
+    let message = RouteNetlinkMessage::NewRoute(message(route, index));
+    rtnl.change(message, NLM_F_CREATE | NLM_F_REPLACE).await.map_err(failed)
+}
+
+/// Removes `route` if it is ours; what is gone already is a success.
+pub(super) async fn remove(kernel: &Linux, route: &Route) -> Result<()> {
+    let failed = |refusal: Refusal| refusal.error("remove", show(route));
+    let Some(rtnl) = kernel.at(route.place)? else { return Ok(()) };
+    // A route goes with its interface.
+    let Some(index) = index(&rtnl, route).await.map_err(failed)? else { return Ok(()) };
+    let mut message = message(route, index);
+    message.header.scope = RouteScope::NoWhere;
+    message.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::Metrics(_)));
+    let outcome = rtnl.change(RouteNetlinkMessage::DelRoute(message), 0).await;
+    forgive(outcome, &[Errno::SRCH, Errno::NODEV, Errno::NETUNREACH, Errno::NOENT]).map_err(failed)
+}
+
+fn conflict(route: &Route, present: &Present) -> Error {
+    let via = present.gateway.map_or_else(String::new, |gateway| format!(" via {gateway}"));
+    Error::Conflict {
+        object: show(route).to_string(),
+        found: format!("another route to {} is there{via} (protocol {})", route.destination, present.protocol),
+        way_out: "remove that one, or give this one another metric or table".to_owned(),
+    }
+}
+
+async fn index(rtnl: &Rtnl, route: &Route) -> Result<Option<u32>, Refusal> {
+    Ok(seen::by_name(rtnl, &route.link).await?.map(|link| link.index))
+}
+
+/// The route with the key of `route`, wherever it leads.
+async fn present(rtnl: &Rtnl, route: &Route) -> Result<Option<Present>, Refusal> {
+    let found = dump(rtnl, route.destination.is_ipv6(), table(route), None).await?;
+    Ok(found.into_iter().find(|found| found.has_key_of(route)))
+}
+
+/// The routes of one family and table, over the interface `over` if one is given.
+async fn dump(rtnl: &Rtnl, v6: bool, table: u32, over: Option<u32>) -> Result<Vec<Present>, Refusal> {
+    let mut query = RouteMessage::default();
+    query.header.address_family = family(v6);
+    query.attributes.push(RouteAttribute::Table(table));
+    query.attributes.extend(over.map(RouteAttribute::Oif));
+    match rtnl.dump(RouteNetlinkMessage::GetRoute(query)).await {
+        Ok(answers) => Ok(answers.iter().filter_map(Present::from_answer).collect()),
+        // A table without routes is not there at all.
+        Err(refusal) if refusal.is(&[Errno::NOENT, Errno::NODEV]) => Ok(Vec::new()),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+/// A route as the kernel reports it.
+#[derive(Debug)]
+struct Present {
+    destination: IpNetwork,
+    gateway: Option<IpAddr>,
+    interface: u32,
+    onlink: bool,
+    metric: u32,
+    mtu: Option<u32>,
+    advmss: Option<u32>,
+    scope: u8,
+    table: u32,
+    protocol: u8,
+}
+
+impl Present {
+    fn from_answer(answer: &RouteNetlinkMessage) -> Option<Self> {
+        let RouteNetlinkMessage::NewRoute(message) = answer else { return None };
+        let header = &message.header;
+        if header.kind != RouteType::Unicast || header.flags.contains(RouteFlags::Cloned) {
+            return None;
+        }
+        let v6 = header.address_family == family(true);
+        let any = if v6 { IpAddr::from([0_u16; 8]) } else { IpAddr::from([0_u8; 4]) };
+        let mut route = Self {
+            destination: IpNetwork::new(any, header.destination_prefix_length).ok()?,
+            gateway: None,
+            interface: 0,
+            onlink: header.flags.contains(RouteFlags::Onlink),
+            metric: 0,
+            mtu: None,
+            advmss: None,
+            scope: header.scope.into(),
+            table: u32::from(header.table),
+            protocol: header.protocol.into(),
+        };
+        for attribute in &message.attributes {
+            route.learn(attribute);
+            if let RouteAttribute::MultiPath(hops) = attribute
+                && let Some(first) = hops.first()
+            {
+                route.interface = first.interface_index;
+                first.attributes.iter().for_each(|attribute| route.learn(attribute));
+            }
+        }
+        Some(route)
+    }
+
+    fn learn(&mut self, attribute: &RouteAttribute) {
+        match attribute {
+            RouteAttribute::Destination(to) => {
+                if let Some(to) = ip(to)
+                    && let Ok(to) = IpNetwork::new(to, self.destination.prefix())
+                {
+                    self.destination = to;
+                }
+            }
+            RouteAttribute::Gateway(to) => self.gateway = ip(to),
+            RouteAttribute::Via(RouteVia::Inet6(to)) => self.gateway = Some((*to).into()),
+            RouteAttribute::Oif(index) => self.interface = *index,
+            RouteAttribute::Priority(metric) => self.metric = *metric,
+            RouteAttribute::Table(table) => self.table = *table,
+            RouteAttribute::Metrics(metrics) => {
+                for metric in metrics {
+                    match metric {
+                        RouteMetric::Mtu(mtu) => self.mtu = Some(*mtu),
+                        RouteMetric::Advmss(advmss) => self.advmss = Some(*advmss),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn has_key_of(&self, route: &Route) -> bool {
+        self.destination.network() == route.destination.network()
+            && self.destination.prefix() == route.destination.prefix()
+            && self.metric == route.effective_metric()
+            && self.table == table(route)
+    }
+
+    fn describe(&self, wanted: &Route, link: crate::model::InterfaceName) -> Route {
+        Route {
+            place: wanted.place,
+            link,
+            destination: wanted.destination,
+            gateway: self.gateway,
+            onlink: self.onlink,
+            mtu: self.mtu,
+            advmss: self.advmss,
+            metric: Some(self.metric),
+            table: wanted.table,
+            // IPv6 routes have no scope; the kernel reports 0 for all of them.
+            scope: if self.destination.is_ipv6() { wanted.scope } else { Some(self.scope) },
+        }
+    }
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some((*v4).into()),
+        RouteAddress::Inet6(v6) => Some((*v6).into()),
+        _ => None,
+    }
+}
+
+fn table(route: &Route) -> u32 {
+    route.table.unwrap_or(Route::MAIN_TABLE)
+}
+
+fn message(route: &Route, interface: u32) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    let header = &mut message.header;
+    header.address_family = family(route.destination.is_ipv6());
+    header.destination_prefix_length = route.destination.prefix();
+    header.protocol = RouteProtocol::from(PROTOCOL);
+    header.kind = RouteType::Unicast;
+    header.scope = match (route.scope, route.gateway) {
+        (Some(scope), _) => RouteScope::from(scope),
+        (None, Some(_)) => RouteScope::Universe,
+        (None, None) => RouteScope::Link,
+    };
+    if route.onlink {
+        header.flags = RouteFlags::Onlink;
+    }
+    let attributes = &mut message.attributes;
+    if route.destination.prefix() > 0 {
+        attributes.push(RouteAttribute::Destination(route.destination.network().into()));
+    }
+    attributes.push(RouteAttribute::Table(table(route)));
+    attributes.push(RouteAttribute::Oif(interface));
+    attributes.extend(route.gateway.map(|gateway| match gateway {
+        IpAddr::V6(v6) if route.destination.is_ipv4() => RouteAttribute::Via(RouteVia::Inet6(v6)),
+        gateway => RouteAttribute::Gateway(gateway.into()),
+    }));
+    if route.effective_metric() != 0 {
+        attributes.push(RouteAttribute::Priority(route.effective_metric()));
+    }
+    let metrics: Vec<_> =
+        route.mtu.map(RouteMetric::Mtu).into_iter().chain(route.advmss.map(RouteMetric::Advmss)).collect();
+    if !metrics.is_empty() {
+        attributes.push(RouteAttribute::Metrics(metrics));
+    }
+    message
+}
+
+fn show(route: &Route) -> Object {
+    Object::Route(route.clone())
+}

@@ -1,0 +1,310 @@
+//! Interfaces as the kernel reports them, and how they read as the model's values.
+
+use std::collections::HashMap;
+
+use futures::future::try_join_all;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    BridgePortState, InfoBridgePort, InfoPortData, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, AsRawFd};
+
+use super::linux::Linux;
+use super::rtnl::{Refusal, Rtnl};
+use crate::error::Result;
+use crate::model::{Bridge, InterfaceName, Link, LinkKind, Mac, Mark, Object, Place, Port, Veth};
+
+/// An interface as the kernel reports it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    pub(super) index: u32,
+    pub(super) name: String,
+    /// `IFLA_INFO_KIND`; `loopback` for `lo`, empty for hardware.
+    pub(super) kind: String,
+    pub(super) alias: Option<String>,
+    pub(super) group: u32,
+    pub(super) mac: Option<Mac>,
+    pub(super) mtu: Option<u32>,
+    pub(super) up: bool,
+    promiscuous: bool,
+    /// The bridge it is a port of, by index.
+    master: Option<u32>,
+    hairpin: bool,
+    isolated: bool,
+    /// Whether the bridge passes frames through the port; false for what is no port.
+    pub(super) forwarding: bool,
+    /// The other end of a pair (`IFLA_LINK`), an index in the namespace it is in.
+    peer: Option<u32>,
+    /// The namespace the other end is in (`IFLA_LINK_NETNSID`), if not the same.
+    peer_namespace: Option<i32>,
+}
+
+impl Seen {
+    /// Whether `self` and `other` name one another as their other ends.
+    fn is_paired_with(&self, other: &Self) -> bool {
+        self.kind == "veth" && other.kind == "veth" && self.peer == Some(other.index) && other.peer == Some(self.index)
+    }
+
+    /// The interface's name as a value.
+    pub(super) fn name(&self) -> InterfaceName {
+        InterfaceName::new(self.name.as_str()).unwrap_or_else(|_| unknown())
+    }
+
+    fn describe(&self, place: Place, kind: LinkKind, port: Option<Port>) -> Link {
+        Link {
+            place,
+            name: self.name(),
+            kind,
+            mark: self.alias.as_deref().and_then(Mark::parse),
+            mac: self.mac,
+            mtu: self.mtu,
+            up: self.up,
+            port,
+        }
+    }
+
+    fn plain_kind(&self) -> LinkKind {
+        match self.kind.as_str() {
+            "bridge" => LinkKind::Bridge(Bridge { promiscuous: self.promiscuous }),
+            "loopback" => LinkKind::Loopback,
+            other => LinkKind::Other { name: other.to_owned() },
+        }
+    }
+}
+
+impl From<&LinkMessage> for Seen {
+    fn from(message: &LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let mut seen = Self {
+            index: message.header.index,
+            up: flags.contains(LinkFlags::Up),
+            promiscuous: flags.contains(LinkFlags::Promisc),
+            ..Self::default()
+        };
+        if flags.contains(LinkFlags::Loopback) {
+            seen.kind = LinkKind::Loopback.name().to_owned();
+        }
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => seen.name.clone_from(name),
+                LinkAttribute::IfAlias(alias) => seen.alias = Some(alias.clone()),
+                LinkAttribute::Group(group) => seen.group = *group,
+                LinkAttribute::Mtu(mtu) => seen.mtu = Some(*mtu),
+                LinkAttribute::Address(bytes) => seen.mac = bytes.as_slice().try_into().ok().map(Mac),
+                LinkAttribute::Controller(index) => seen.master = Some(*index),
+                LinkAttribute::Link(index) => seen.peer = Some(*index),
+                LinkAttribute::LinkNetNsId(id) => seen.peer_namespace = Some(*id),
+                LinkAttribute::LinkInfo(infos) => infos.iter().for_each(|info| seen.learn(info)),
+                _ => {}
+            }
+        }
+        seen
+    }
+}
+
+impl Seen {
+    fn learn(&mut self, info: &LinkInfo) {
+        match info {
+            LinkInfo::Kind(kind) => self.kind = kind.to_string(),
+            LinkInfo::PortData(InfoPortData::BridgePort(facts)) => {
+                for fact in facts {
+                    match fact {
+                        InfoBridgePort::HairpinMode(on) => self.hairpin = *on,
+                        InfoBridgePort::Isolated(on) => self.isolated = *on,
+                        InfoBridgePort::State(state) => self.forwarding = *state == BridgePortState::Forwarding,
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What stands for a name that cannot be known: no runtime calls an interface so.
+pub(super) fn unknown() -> InterfaceName {
+    InterfaceName::unknown()
+}
+
+/// The interface called `name`.
+pub(super) async fn by_name(rtnl: &Rtnl, name: &InterfaceName) -> Result<Option<Seen>, Refusal> {
+    let mut query = LinkMessage::default();
+    query.attributes.push(LinkAttribute::IfName(name.to_string()));
+    one(rtnl, query).await
+}
+
+/// The interface with the index `index`.
+pub(super) async fn by_index(rtnl: &Rtnl, index: u32) -> Result<Option<Seen>, Refusal> {
+    let mut query = LinkMessage::default();
+    query.header.index = index;
+    one(rtnl, query).await
+}
+
+/// Every interface.
+pub(super) async fn all(rtnl: &Rtnl) -> Result<Vec<Seen>, Refusal> {
+    let mut query = LinkMessage::default();
+    query.attributes.push(without_statistics());
+    let answers = rtnl.dump(RouteNetlinkMessage::GetLink(query)).await?;
+    Ok(answers.iter().filter_map(from_answer).collect())
+}
+
+async fn one(rtnl: &Rtnl, mut query: LinkMessage) -> Result<Option<Seen>, Refusal> {
+    query.attributes.push(without_statistics());
+    match rtnl.get(RouteNetlinkMessage::GetLink(query)).await {
+        Ok(answer) => Ok(answer.as_ref().and_then(from_answer)),
+        Err(refusal) if refusal.is(&[Errno::NODEV]) => Ok(None),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+fn without_statistics() -> LinkAttribute {
+    LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
+}
+
+/// The interface in an answer or notification.
+pub(super) fn from_answer(answer: &RouteNetlinkMessage) -> Option<Seen> {
+    match answer {
+        RouteNetlinkMessage::NewLink(message) => Some(message.into()),
+        _ => None,
+    }
+}
+
+/// The interfaces that were looked at for one observation, by place and name.
+#[derive(Debug, Default)]
+pub(super) struct Interfaces(HashMap<(Place, InterfaceName), Seen>);
+
+impl Interfaces {
+    /// Looks at every interface that `wanted` names: all at once.
+    pub(super) async fn of(kernel: &Linux, wanted: &[Object]) -> Result<Self> {
+        let mut names: Vec<(Place, &InterfaceName)> = Vec::new();
+        for object in wanted {
+            match object {
+                Object::Link(link) => {
+                    names.push((link.place, &link.name));
+                    if let LinkKind::Veth(veth) = &link.kind {
+                        names.push((Place::Sandbox, &veth.peer));
+                    }
+                    names.extend(link.port.as_ref().map(|port| (link.place, &port.bridge)));
+                }
+                Object::Address(address) => names.push((address.place, &address.link)),
+                Object::Route(route) => names.push((route.place, &route.link)),
+                Object::Sysctl(_) | Object::Nat(_) => {}
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        let look = names.into_iter().map(|(place, name)| async move {
+            let Some(rtnl) = kernel.at(place)? else { return Ok(None) };
+            let seen = by_name(&rtnl, name).await;
+            let seen = seen.map_err(|refusal| refusal.error("read", format_args!("link {name} ({place})")))?;
+            Ok(seen.map(|seen| ((place, name.clone()), seen)))
+        });
+        Ok(Self(try_join_all(look).await?.into_iter().flatten().collect()))
+    }
+
+    /// The interface `name` in `place`, if it is there and was looked at.
+    pub(super) fn get(&self, place: Place, name: &InterfaceName) -> Option<&Seen> {
+        // An alternative name finds the interface too, but is not its name.
+        self.0.get(&(place, name.clone())).filter(|seen| seen.name == name.as_str())
+    }
+
+    /// The name of the interface with the index `index`.
+    pub(super) async fn name_of(&self, kernel: &Linux, place: Place, index: u32) -> Result<InterfaceName> {
+        if let Some(seen) = self.0.iter().find(|((at, _), seen)| *at == place && seen.index == index) {
+            return Ok(seen.1.name());
+        }
+        let Some(rtnl) = kernel.at(place)? else { return Ok(unknown()) };
+        let seen = by_index(&rtnl, index).await;
+        let seen = seen.map_err(|refusal| refusal.error("read", format_args!("link number {index} ({place})")))?;
+        Ok(seen.map_or_else(unknown, |seen| seen.name()))
+    }
+}
+
+/// What is there of `wanted`: the link itself, and an interface of the sandbox that bears the
+/// name its other end should have.
+pub(super) async fn link(kernel: &Linux, interfaces: &Interfaces, wanted: &Link) -> Result<Vec<Object>> {
+    let found = interfaces.get(wanted.place, &wanted.name);
+    let mut objects = Vec::new();
+    let mut peer = None;
+    if let Some(found) = found {
+        let port = match found.master {
+            Some(master) => Some(Port {
+                bridge: interfaces.name_of(kernel, wanted.place, master).await?,
+                hairpin: found.hairpin,
+                isolated: found.isolated,
+            }),
+            None => None,
+        };
+        let kind = match &wanted.kind {
+            LinkKind::Veth(veth) if found.kind == wanted.kind.name() => {
+                peer = other_end(kernel, interfaces, found, veth).await?;
+                LinkKind::Veth(describe_peer(peer.as_ref()))
+            }
+            _ => found.plain_kind(),
+        };
+        objects.push(Object::Link(found.describe(wanted.place, kind, port)));
+    }
+    if let LinkKind::Veth(veth) = &wanted.kind
+        && let Some(bearer) = interfaces.get(Place::Sandbox, &veth.peer)
+        && peer.is_none_or(|peer| peer.index != bearer.index)
+    {
+        let kind = LinkKind::Other { name: bearer.kind.clone() };
+        objects.push(Object::Link(bearer.describe(Place::Sandbox, kind, None)));
+    }
+    Ok(objects)
+}
+
+fn describe_peer(peer: Option<&Seen>) -> Veth {
+    match peer {
+        Some(peer) => Veth { peer: peer.name(), peer_mac: peer.mac, peer_mtu: peer.mtu, peer_up: peer.up },
+        None => Veth { peer: unknown(), peer_mac: None, peer_mtu: None, peer_up: false },
+    }
+}
+
+/// The other end of `host` in the sandbox, whatever its name, if it is there.
+async fn other_end(kernel: &Linux, interfaces: &Interfaces, host: &Seen, wanted: &Veth) -> Result<Option<Seen>> {
+    let (Some(index), Some(sandbox)) = (host.peer, kernel.at(Place::Sandbox)?) else { return Ok(None) };
+    let failed = |refusal: Refusal| refusal.error("read", format_args!("link {} ↔ {}", host.name, wanted.peer));
+    let candidate = match interfaces.get(Place::Sandbox, &wanted.peer) {
+        Some(candidate) if host.is_paired_with(candidate) => Some(candidate.clone()),
+        _ => by_index(&sandbox, index).await.map_err(failed)?.filter(|candidate| host.is_paired_with(candidate)),
+    };
+    // Indices are counted anew in every namespace, so a pair elsewhere may have the same two.
+    match (candidate, host.peer_namespace) {
+        (Some(candidate), Some(id)) if sandbox_id(kernel).await.map_err(failed)? == Some(id) => Ok(Some(candidate)),
+        (Some(candidate), None) => Ok(Some(candidate)),
+        _ => Ok(None),
+    }
+}
+
+/// What the host's namespace calls the sandbox in `IFLA_LINK_NETNSID`.
+async fn sandbox_id(kernel: &Linux) -> Result<Option<i32>, Refusal> {
+    let (Some(netns), Ok(Some(host))) = (kernel.sandbox(), kernel.at(Place::Host)) else { return Ok(None) };
+    let mut query = NsidMessage::default();
+    query.attributes.push(NsidAttribute::Fd(netns.as_fd().as_raw_fd().cast_unsigned()));
+    let answer = host.get(RouteNetlinkMessage::GetNsId(query)).await?;
+    Ok(match answer {
+        Some(RouteNetlinkMessage::NewNsId(message)) => {
+            message.attributes.iter().find_map(|attribute| match attribute {
+                NsidAttribute::Id(id) => Some(*id),
+                _ => None,
+            })
+        }
+        _ => None,
+    })
+}
+
+/// A link with a mark, for those who know nothing but the mark.
+pub(super) fn marked(seen: &Seen) -> Option<Link> {
+    let mark = seen.alias.as_deref().and_then(Mark::parse)?;
+    let kind = match seen.kind.as_str() {
+        "veth" => {
+            let peer = mark.attachment().map_or_else(unknown, |id| id.interface);
+            LinkKind::Veth(Veth { peer, ..describe_peer(None) })
+        }
+        _ => seen.plain_kind(),
+    };
+    Some(seen.describe(Place::Host, kind, None))
+}
