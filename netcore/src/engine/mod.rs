@@ -13,17 +13,17 @@ use crate::apply::{apply, apply_all, apply_shared};
 use crate::driver::{self, Desired};
 use crate::error::{Error, Result};
 use crate::ipam::{self, Ipam, Request};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Linux};
 use crate::model::{
     Attachment, AttachmentId, IpamConfig, Lease, Link, LinkKind, Mac, Mark, Mode, Name, Network, Object, Phase,
 };
 use crate::plan::{Step, drift, plan, removal};
-use crate::store::{Lock, Record, Store};
+use crate::store::{DEFAULT_DIRECTORY, Lock, Record, Store};
 
 pub use attached::{Attached, Interface};
 
 /// Attaches containers to networks, and looks after what it made.
-pub struct Engine<K: Kernel> {
+pub struct Engine<K: Kernel = Linux> {
     kernel: K,
     store: Store,
     delegate: Option<Box<dyn Ipam>>,
@@ -37,6 +37,17 @@ pub struct Changed {
     pub mac: Option<Mac>,
     /// The MTU it was given, in bytes.
     pub mtu: Option<u32>,
+}
+
+impl Engine<Linux> {
+    /// An engine for this host: the namespace of the calling thread, with records under
+    /// `/run/netcore`.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] when the kernel cannot be reached.
+    pub fn open() -> Result<Self> {
+        Ok(Self::new(Linux::host(), Store::new(DEFAULT_DIRECTORY)))
+    }
 }
 
 impl<K: Kernel> Engine<K> {

@@ -21,7 +21,7 @@ pub(super) async fn observe(kernel: &Linux, interfaces: &Interfaces, wanted: &[&
     links.sort_unstable();
     links.dedup();
     let look = links.into_iter().map(|(place, link, v6)| async move {
-        let Some(interface) = interfaces.get(place, link) else { return Ok(Vec::new()) };
+        let Some(interface) = interfaces.get(place, link) else { return Ok::<_, Error>(Vec::new()) };
         let Some(rtnl) = kernel.at(place)? else { return Ok(Vec::new()) };
         let present = on_interface(&rtnl, interface.index, v6)
             .await

@@ -4,10 +4,11 @@ use std::net::IpAddr;
 
 use futures::future::try_join_all;
 use ipnetwork::IpNetwork;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop, RouteProtocol, RouteScope,
+    RouteType, RouteVia,
 };
 use rustix::io::Errno;
 
@@ -23,69 +24,57 @@ use crate::model::{Object, Place, Route};
 /// iproute2's rt_protos have no other owner for this one.
 pub const PROTOCOL: u8 = 0x4e;
 
-/// What is there of `wanted`.
-///
-/// In the sandbox a whole table is read, so that a route that leads elsewhere is seen as
-/// different rather than missing. On the host, where a table may be long, only routes over the
-/// wanted interface are.
+/// What is there of `wanted`. Only routes over the wanted interfaces are read: another
+/// attachment's routes to the same destination are its own affair.
 pub(super) async fn observe(kernel: &Linux, interfaces: &Interfaces, wanted: &[&Route]) -> Result<Vec<Object>> {
-    let mut queries: Vec<(Place, bool, u32, Option<u32>)> = Vec::new();
+    let mut queries: Vec<(Place, bool, u32, u32)> = Vec::new();
     for route in wanted {
-        let over = match route.place {
-            Place::Sandbox => None,
-            Place::Host => match interfaces.get(Place::Host, &route.link) {
-                Some(link) => Some(link.index),
-                None => continue,
-            },
-        };
-        queries.push((route.place, route.destination.is_ipv6(), table(route), over));
+        if let Some(link) = interfaces.get(route.place, &route.link) {
+            queries.push((route.place, route.destination.is_ipv6(), table(route), link.index));
+        }
     }
     queries.sort_unstable();
     queries.dedup();
     let look = queries.into_iter().map(|(place, v6, table, over)| async move {
-        let Some(rtnl) = kernel.at(place)? else { return Ok(Vec::new()) };
+        let Some(rtnl) = kernel.at(place)? else { return Ok::<_, Error>(Vec::new()) };
         let found = dump(&rtnl, v6, table, over).await;
         let found =
             found.map_err(|refusal| refusal.error("read", format_args!("routes of table {table} ({place})")))?;
-        let mut objects = Vec::new();
-        for found in found {
-            let same = |route: &&&Route| route.place == place && self::table(route) == table && found.has_key_of(route);
-            if let Some(wanted) = wanted.iter().find(same) {
-                let link = interfaces.name_of(kernel, place, found.interface).await?;
-                objects.push(Object::Route(found.describe(wanted, link)));
-            }
-        }
-        Ok(objects)
+        let over_it = |route: &&&Route| {
+            route.place == place && interfaces.get(place, &route.link).is_some_and(|link| link.index == over)
+        };
+        let seen = |wanted: &&Route| {
+            let found = found.iter().find(|found| found.has_key_of(wanted))?;
+            Some(Object::Route(found.describe(wanted)))
+        };
+        Ok(wanted.iter().filter(over_it).filter_map(seen).collect())
     });
     Ok(try_join_all(look).await?.concat())
 }
 
-/// Makes `route`.
+/// Makes `route`, behind those that lead to the same destination over other interfaces
+/// (`NLM_F_APPEND`): a container that joins a second network keeps the default route it had.
 pub(super) async fn create(kernel: &Linux, route: &Route) -> Result<()> {
     let failed = |refusal: Refusal| refusal.error("create", show(route));
     let rtnl = kernel.required(route.place)?;
     let index = index(&rtnl, route).await.map_err(failed)?.ok_or_else(|| failed(Errno::NODEV.into()))?;
-    let message = RouteNetlinkMessage::NewRoute(message(route, index));
-    match rtnl.change(message, NLM_F_CREATE | NLM_F_EXCL).await {
-        Err(refusal) if refusal.is(&[Errno::EXIST]) => match present(&rtnl, route).await.map_err(failed)? {
-            Some(present) if present.interface == index && present.gateway == route.gateway => Ok(()),
-            Some(present) => Err(conflict(route, &present)),
-            None => Err(failed(refusal)),
-        },
-        outcome => outcome.map_err(failed),
+    if let Some(present) = present(&rtnl, route, index).await.map_err(failed)? {
+        return if present.gateway == route.gateway { Ok(()) } else { Err(conflict(route, &present)) };
     }
+    let message = RouteNetlinkMessage::NewRoute(message(route, index));
+    rtnl.change(message, NLM_F_CREATE | NLM_F_APPEND).await.map_err(failed)
 }
 
 /// Puts `route` in the place of the one with the same key, if that one is ours.
 pub(super) async fn replace(kernel: &Linux, route: &Route) -> Result<()> {
     let failed = |refusal: Refusal| refusal.error("update", show(route));
     let rtnl = kernel.required(route.place)?;
-    if let Some(present) = present(&rtnl, route).await.map_err(failed)?
+    let index = index(&rtnl, route).await.map_err(failed)?.ok_or_else(|| failed(Errno::NODEV.into()))?;
+    if let Some(present) = present(&rtnl, route, index).await.map_err(failed)?
         && present.protocol != PROTOCOL
     {
         return Err(conflict(route, &present));
     }
-    let index = index(&rtnl, route).await.map_err(failed)?.ok_or_else(|| failed(Errno::NODEV.into()))?;
     let message = RouteNetlinkMessage::NewRoute(message(route, index));
     rtnl.change(message, NLM_F_CREATE | NLM_F_REPLACE).await.map_err(failed)
 }
@@ -116,28 +105,31 @@ async fn index(rtnl: &Rtnl, route: &Route) -> Result<Option<u32>, Refusal> {
     Ok(seen::by_name(rtnl, &route.link).await?.map(|link| link.index))
 }
 
-/// The route with the key of `route`, wherever it leads.
-async fn present(rtnl: &Rtnl, route: &Route) -> Result<Option<Present>, Refusal> {
-    let found = dump(rtnl, route.destination.is_ipv6(), table(route), None).await?;
+/// The route with the key of `route`, over the interface of that index.
+async fn present(rtnl: &Rtnl, route: &Route, index: u32) -> Result<Option<Present>, Refusal> {
+    let found = dump(rtnl, route.destination.is_ipv6(), table(route), index).await?;
     Ok(found.into_iter().find(|found| found.has_key_of(route)))
 }
 
-/// The routes of one family and table, over the interface `over` if one is given.
-async fn dump(rtnl: &Rtnl, v6: bool, table: u32, over: Option<u32>) -> Result<Vec<Present>, Refusal> {
+/// The routes of one family and table over one interface.
+async fn dump(rtnl: &Rtnl, v6: bool, table: u32, over: u32) -> Result<Vec<Present>, Refusal> {
     let mut query = RouteMessage::default();
     query.header.address_family = family(v6);
     query.attributes.push(RouteAttribute::Table(table));
-    query.attributes.extend(over.map(RouteAttribute::Oif));
+    query.attributes.push(RouteAttribute::Oif(over));
     match rtnl.dump(RouteNetlinkMessage::GetRoute(query)).await {
-        Ok(answers) => Ok(answers.iter().filter_map(Present::from_answer).collect()),
+        Ok(answers) => {
+            let present = answers.iter().flat_map(Present::from_answer);
+            Ok(present.filter(|present| present.interface == over).collect())
+        }
         // A table without routes is not there at all.
         Err(refusal) if refusal.is(&[Errno::NOENT, Errno::NODEV]) => Ok(Vec::new()),
         Err(refusal) => Err(refusal),
     }
 }
 
-/// A route as the kernel reports it.
-#[derive(Debug)]
+/// A route as the kernel reports it: one for each of its next hops.
+#[derive(Clone, Debug)]
 struct Present {
     destination: IpNetwork,
     gateway: Option<IpAddr>,
@@ -152,8 +144,14 @@ struct Present {
 }
 
 impl Present {
-    fn from_answer(answer: &RouteNetlinkMessage) -> Option<Self> {
-        let RouteNetlinkMessage::NewRoute(message) = answer else { return None };
+    fn from_answer(answer: &RouteNetlinkMessage) -> Vec<Self> {
+        match answer {
+            RouteNetlinkMessage::NewRoute(message) => Self::from_message(message).unwrap_or_default(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn from_message(message: &RouteMessage) -> Option<Vec<Self>> {
         let header = &message.header;
         if header.kind != RouteType::Unicast || header.flags.contains(RouteFlags::Cloned) {
             return None;
@@ -172,16 +170,18 @@ impl Present {
             table: u32::from(header.table),
             protocol: header.protocol.into(),
         };
-        for attribute in &message.attributes {
-            route.learn(attribute);
-            if let RouteAttribute::MultiPath(hops) = attribute
-                && let Some(first) = hops.first()
-            {
-                route.interface = first.interface_index;
-                first.attributes.iter().for_each(|attribute| route.learn(attribute));
-            }
-        }
-        Some(route)
+        message.attributes.iter().for_each(|attribute| route.learn(attribute));
+        let hops = message.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::MultiPath(hops) => Some(hops),
+            _ => None,
+        });
+        let Some(hops) = hops else { return Some(vec![route]) };
+        let by = |hop: &RouteNextHop| {
+            let mut route = Self { interface: hop.interface_index, ..route.clone() };
+            hop.attributes.iter().for_each(|attribute| route.learn(attribute));
+            route
+        };
+        Some(hops.iter().map(by).collect())
     }
 
     fn learn(&mut self, attribute: &RouteAttribute) {
@@ -218,10 +218,10 @@ impl Present {
             && self.table == table(route)
     }
 
-    fn describe(&self, wanted: &Route, link: crate::model::InterfaceName) -> Route {
+    fn describe(&self, wanted: &Route) -> Route {
         Route {
             place: wanted.place,
-            link,
+            link: wanted.link.clone(),
             destination: wanted.destination,
             gateway: self.gateway,
             onlink: self.onlink,

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use super::linux::Linux;
 use super::rtnl::{Refusal, Rtnl};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{Bridge, InterfaceName, Link, LinkKind, Mac, Mark, Object, Place, Port, Veth};
 
 /// An interface as the kernel reports it.
@@ -196,7 +196,7 @@ impl Interfaces {
         names.sort_unstable();
         names.dedup();
         let look = names.into_iter().map(|(place, name)| async move {
-            let Some(rtnl) = kernel.at(place)? else { return Ok(None) };
+            let Some(rtnl) = kernel.at(place)? else { return Ok::<_, Error>(None) };
             let seen = by_name(&rtnl, name).await;
             let seen = seen.map_err(|refusal| refusal.error("read", format_args!("link {name} ({place})")))?;
             Ok(seen.map(|seen| ((place, name.clone()), seen)))
