@@ -31,7 +31,6 @@ pub struct LeasedAddress {
 
 /// A route as configurations and results write it (CNI spec 1.1.0, "ADD Success").
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct RouteSpec {
     /// The destination.
     pub dst: IpNetwork,

@@ -1,0 +1,171 @@
+//! One call, from its environment to its answer.
+
+use std::ffi::OsString;
+use std::io::Read;
+
+use netcore::driver::Driver;
+use netcore::model::{IpamConfig, Network};
+use netcore::{Error, Result};
+
+use crate::configuration::{network, network_to_leave};
+use crate::delegate::Delegate;
+use crate::document::Document;
+use crate::environment::{Command, Environment, Subject};
+use crate::failure::{Failure, INCOMPATIBLE_VERSION};
+use crate::namespace;
+use crate::result::Success;
+use crate::verbs::{Changed, Verbs};
+use crate::versions::Version;
+use crate::wishes;
+
+/// What a call leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Nothing to say.
+    Done,
+    /// For stdout.
+    Print(String),
+    /// Nobody asked for anything: a person wants to know what this is.
+    Introduce,
+}
+
+/// Answers the call that `lookup` (the environment) and `input` (stdin) make up. The kernel is
+/// reached through `open`, and only once everything that can be checked without it has been.
+///
+/// # Errors
+/// The [`Failure`] to print instead.
+pub(crate) fn serve<D: Driver, V: Verbs>(
+    lookup: impl Fn(&str) -> Option<OsString>,
+    input: impl Read,
+    open: impl FnOnce(Option<Delegate>) -> Result<V>,
+) -> Result<Answer, Failure> {
+    let Some(environment) = Environment::read(lookup)? else { return Ok(Answer::Introduce) };
+    if environment.command == Command::Version {
+        let version = Document::read(input).map_or(Version::LATEST, |document| document.version);
+        return Ok(Answer::Print(version.report()));
+    }
+    let document = Document::read(input)?;
+    let call = Call { environment: &environment, document: &document };
+    call.answer::<D, V>(open).map_err(|failure| failure.told_in(document.version))
+}
+
+struct Call<'a> {
+    environment: &'a Environment,
+    document: &'a Document,
+}
+
+impl Call<'_> {
+    fn answer<D: Driver, V: Verbs>(&self, open: impl FnOnce(Option<Delegate>) -> Result<V>) -> Result<Answer, Failure> {
+        let open = |network: &Network| open(self.delegate(network));
+        match &self.environment.command {
+            Command::Add(subject) => self.add::<D, V>(subject, open).map(Answer::Print),
+            Command::Del(subject) => {
+                self.expect_foreign(subject)?;
+                let network = network_to_leave::<D>(self.document)?;
+                open(&network)?.detach(&network, &subject.id)?;
+                Ok(Answer::Done)
+            }
+            Command::Check(subject) => {
+                self.expect_version("CHECK", Version::V0_4_0)?;
+                let network = network::<D>(self.document, &subject.arguments)?;
+                let changed = self.changed(subject)?;
+                self.expect_sandbox(subject)?;
+                open(&network)?.check(&network, &subject.id, &changed)?;
+                Ok(Answer::Done)
+            }
+            Command::Gc => {
+                self.expect_version("GC", Version::V1_1_0)?;
+                let network = network_to_leave::<D>(self.document)?;
+                let survivors = self.document.survivors()?;
+                open(&network)?.gc(&network, &survivors)?;
+                Ok(Answer::Done)
+            }
+            Command::Status => {
+                self.expect_version("STATUS", Version::V1_1_0)?;
+                let network = network::<D>(self.document, &crate::arguments::Arguments::default())?;
+                let status = open(&network).and_then(|verbs| verbs.status(&network));
+                status.map_err(|error| Failure::from(error).of_status())?;
+                Ok(Answer::Done)
+            }
+            // Answered before, without a document.
+            Command::Version => Ok(Answer::Print(Version::LATEST.report())),
+        }
+    }
+
+    fn add<D: Driver, V: Verbs>(
+        &self,
+        subject: &Subject,
+        open: impl FnOnce(&Network) -> Result<V>,
+    ) -> Result<String, Failure> {
+        let network = network::<D>(self.document, &subject.arguments)?;
+        let attachment = wishes::attachment(subject, self.document)?;
+        let previous = self.document.previous()?;
+        self.expect_sandbox(subject)?;
+        let verbs = open(&network)?;
+        let attached = verbs.attach(&network, attachment)?;
+        let own = Success::of(attached, &network.mode);
+        let success = match previous {
+            // There is nothing that a loopback could add to a chain's result.
+            Some(previous) if matches!(network.mode, netcore::model::Mode::None(_)) => previous,
+            Some(previous) => previous.followed_by(own),
+            None => own,
+        };
+        success.to_json(self.document.version).map_err(|error| {
+            // An answer that cannot be told is a failure, and a failed ADD leaves nothing behind.
+            match verbs.detach(&network, &subject.id) {
+                Ok(()) => error.into(),
+                Err(left) => Error::Several(vec![error, left]).into(),
+            }
+        })
+    }
+
+    /// What the chain says about the container's interface now: a plugin behind us may have
+    /// given it another MAC address or MTU.
+    fn changed(&self, subject: &Subject) -> Result<Changed, Failure> {
+        let Some(previous) = self.document.previous()? else {
+            let expected = "the result of ADD: CHECK compares with it";
+            return Err(Error::invalid("prevResult", "a missing value", expected).into());
+        };
+        let interface = previous.sandbox_interface(subject.id.interface.as_str());
+        Ok(Changed {
+            mac: interface.and_then(|interface| interface.mac.parse().ok()),
+            mtu: interface.and_then(|interface| interface.mtu),
+        })
+    }
+
+    fn delegate(&self, network: &Network) -> Option<Delegate> {
+        let Some(IpamConfig::Delegate(delegated)) = &network.ipam else { return None };
+        Some(Delegate {
+            plugin: delegated.plugin.clone(),
+            path: self.environment.path.clone(),
+            configuration: self.document.raw.clone(),
+            version: self.document.version,
+        })
+    }
+
+    fn expect_sandbox(&self, subject: &Subject) -> Result<(), Failure> {
+        if let Some(netns) = &subject.netns {
+            namespace::expect(netns)?;
+        }
+        self.expect_foreign(subject)
+    }
+
+    fn expect_foreign(&self, subject: &Subject) -> Result<(), Failure> {
+        match &subject.netns {
+            Some(netns) if !subject.own_netns => Ok(namespace::expect_foreign(netns)?),
+            _ => Ok(()),
+        }
+    }
+
+    fn expect_version(&self, verb: &str, least: Version) -> Result<(), Failure> {
+        let version = self.document.version;
+        if version >= least {
+            return Ok(());
+        }
+        let message = format!("cniVersion: {version} does not know {verb}, which came with {least}");
+        Err(Failure::new(INCOMPATIBLE_VERSION, message))
+    }
+}
+
+#[cfg(test)]
+mod tests;
