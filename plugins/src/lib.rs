@@ -10,6 +10,7 @@ mod configuration;
 mod decode;
 mod delegate;
 mod document;
+mod engine;
 mod environment;
 mod failure;
 mod namespace;

@@ -4,15 +4,15 @@
 
 mod legacy;
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use crate::verbs::Attached;
 use ipnetwork::IpNetwork;
+use netcore::engine::Attached;
 use netcore::model::{Dns, Mac, Mode, RouteSpec};
 use netcore::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::decode::decode;
 use crate::document::unknown_version;

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::Read;
 
 use netcore::driver::Driver;
+use netcore::engine::Changed;
 use netcore::model::{IpamConfig, Network};
 use netcore::{Error, Result};
 
@@ -14,7 +15,7 @@ use crate::environment::{Command, Environment, Subject};
 use crate::failure::{Failure, INCOMPATIBLE_VERSION};
 use crate::namespace;
 use crate::result::Success;
-use crate::verbs::{Changed, Verbs};
+use crate::verbs::Verbs;
 use crate::versions::Version;
 use crate::wishes;
 

@@ -1,3 +1,4 @@
+use netcore::engine;
 use netcore::model::{BridgeConfig, LeasedAddress, NoneConfig};
 use serde_json::json;
 
@@ -5,7 +6,7 @@ use super::*;
 
 /// A dual-stack container on a bridge.
 fn attached() -> Attached {
-    let interface = |name: &str, mac: &str, sandbox: Option<&str>| verbs::Interface {
+    let interface = |name: &str, mac: &str, sandbox: Option<&str>| engine::Interface {
         name: name.parse().unwrap(),
         mac: Some(mac.parse().unwrap()),
         mtu: Some(1500),
@@ -36,14 +37,12 @@ fn attached() -> Attached {
     }
 }
 
-use crate::verbs;
-
 fn bridged() -> Success {
     Success::of(attached(), &Mode::Bridge(BridgeConfig::default()))
 }
 
 fn looped() -> Success {
-    let interfaces = vec![verbs::Interface {
+    let interfaces = vec![engine::Interface {
         name: "lo".parse().unwrap(),
         mac: None,
         mtu: None,

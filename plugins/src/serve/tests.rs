@@ -2,11 +2,11 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use netcore::driver::{Bridge, None as NoNetwork};
+use netcore::engine::{Attached, Interface};
 use netcore::model::{Attachment, AttachmentId, Dns, LeasedAddress};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::verbs::{Attached, Interface};
 
 /// Does nothing, and remembers what it was asked to do.
 #[derive(Clone, Default)]

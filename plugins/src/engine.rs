@@ -1,0 +1,185 @@
+//! The verbs, done by the [`Engine`].
+
+use std::future::Future;
+use std::io;
+
+use netcore::engine::{Attached, Changed, Engine};
+use netcore::kernel::Kernel;
+use netcore::model::{Attachment, AttachmentId, Network};
+use netcore::{Error, Result};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::delegate::Delegate;
+use crate::verbs::Verbs;
+
+/// The engine and what its calls run on.
+pub(crate) struct Host<K: Kernel> {
+    runtime: Runtime,
+    engine: Engine<K>,
+}
+
+impl<K: Kernel> Host<K> {
+    /// The engine that `open` gives, where `delegate` hands out the addresses that the engine does
+    /// not.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`], and those of `open`.
+    pub(crate) fn new(open: impl FnOnce() -> Result<Engine<K>>, delegate: Option<Delegate>) -> Result<Self> {
+        let failed = |source: io::Error| Error::Kernel {
+            operation: "create",
+            object: "the event loop (epoll)".to_owned(),
+            source,
+            detail: None,
+        };
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        // Sockets register with the event loop that is entered when they are opened.
+        let engine = runtime.block_on(async { open() })?;
+        let engine = match delegate {
+            Some(delegate) => engine.with_ipam(Box::new(delegate)),
+            None => engine,
+        };
+        Ok(Self { runtime, engine })
+    }
+
+    fn wait<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+}
+
+impl<K: Kernel> Verbs for Host<K> {
+    fn attach(&self, network: &Network, attachment: Attachment) -> Result<Attached> {
+        self.wait(self.engine.attach(network, attachment))
+    }
+
+    fn detach(&self, network: &Network, id: &AttachmentId) -> Result<()> {
+        self.wait(self.engine.detach(network, id))
+    }
+
+    fn check(&self, network: &Network, id: &AttachmentId, changed: &Changed) -> Result<()> {
+        self.wait(self.engine.check_after(network, id, changed))
+    }
+
+    fn gc(&self, network: &Network, valid: &[AttachmentId]) -> Result<()> {
+        self.wait(self.engine.gc(network, valid))
+    }
+
+    fn status(&self, network: &Network) -> Result<()> {
+        self.wait(self.engine.status(network))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use netcore::driver::Bridge;
+    use netcore::kernel::Memory;
+    use netcore::store::Store;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::failure::Failure;
+    use crate::serve::{Answer, serve};
+
+    /// A machine whose kernel is in memory, and whose files are in `directory`.
+    struct Machine {
+        directory: tempfile::TempDir,
+        kernel: Memory,
+    }
+
+    impl Machine {
+        fn new() -> Self {
+            Self { directory: tempfile::tempdir().unwrap(), kernel: Memory::new() }
+        }
+
+        fn configuration(&self) -> Value {
+            json!({
+                "cniVersion": "1.1.0", "name": "web", "type": "bridge",
+                "isDefaultGateway": true, "ipMasq": true,
+                "capabilities": {"portMappings": true},
+                "ipam": {"type": "host-local", "subnet": "10.20.0.0/30", "dataDir": self.path("leases")}
+            })
+        }
+
+        fn path(&self, name: &str) -> String {
+            self.directory.path().join(name).display().to_string()
+        }
+
+        fn call(&self, verb: &str, container: &str, configuration: &Value) -> Result<Answer, Failure> {
+            let lookup = |name: &str| {
+                let value = match name {
+                    "CNI_COMMAND" => verb,
+                    "CNI_CONTAINERID" => container,
+                    "CNI_IFNAME" => "eth0",
+                    // Not our own, as far as can be had without making one.
+                    "CNI_NETNS" => "/proc/self/ns/mnt",
+                    "CNI_PATH" => "/opt/cni/bin",
+                    _ => return None,
+                };
+                Some(value.into())
+            };
+            let open = || Ok(Engine::new(self.kernel.clone(), Store::new(self.path("records"))));
+            let input = configuration.to_string();
+            serve::<Bridge, Host<Memory>>(lookup, input.as_bytes(), |delegate| Host::new(open, delegate))
+        }
+
+        fn result(&self, container: &str, configuration: &Value) -> Value {
+            match self.call("ADD", container, configuration).unwrap() {
+                Answer::Print(text) => serde_json::from_str(&text).unwrap(),
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn leases(&self) -> Vec<String> {
+            let names = fs::read_dir(Path::new(&self.path("leases")).join("web")).unwrap();
+            let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            let mut addresses: Vec<_> = names.filter(|name| name.starts_with("10.")).collect();
+            addresses.sort();
+            addresses
+        }
+    }
+
+    #[test]
+    fn a_container_comes_is_checked_and_goes() {
+        let machine = Machine::new();
+        let mut configuration = machine.configuration();
+        configuration["runtimeConfig"] = json!({"portMappings": [{"hostPort": 8080, "containerPort": 80}]});
+
+        let result = machine.result("web-1", &configuration);
+        assert_eq!(result["ips"], json!([{"interface": 2, "address": "10.20.0.2/30", "gateway": "10.20.0.1"}]));
+        assert_eq!(result["interfaces"][2]["name"], "eth0");
+        assert_eq!(machine.leases(), ["10.20.0.2"]);
+
+        configuration["prevResult"] = result;
+        assert_eq!(machine.call("CHECK", "web-1", &configuration), Ok(Answer::Done));
+        let published = machine.kernel.objects().into_iter().find(|object| object.to_string().contains("publish"));
+        machine.kernel.take(&published.unwrap());
+        let failure = machine.call("CHECK", "web-1", &configuration).unwrap_err();
+        assert_eq!((failure.code, failure.msg.as_str()), (106, "publish 8080/tcp → 10.20.0.2:80: missing"));
+
+        for _ in 0..2 {
+            assert_eq!(machine.call("DEL", "web-1", &configuration), Ok(Answer::Done));
+            assert!(machine.leases().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_full_network_is_full_for_add_and_status_until_gc() {
+        let machine = Machine::new();
+        let mut configuration = machine.configuration();
+        assert_eq!(machine.call("STATUS", "", &configuration), Ok(Answer::Done));
+        machine.result("web-1", &configuration);
+        assert_eq!(machine.call("ADD", "web-2", &configuration).unwrap_err().code, 100);
+        assert_eq!(machine.call("STATUS", "", &configuration).unwrap_err().code, 50);
+        assert_eq!(machine.call("ADD", "web-1", &configuration).unwrap_err().code, 103);
+
+        configuration["cni.dev/valid-attachments"] = json!([{"containerID": "web-1", "ifname": "eth0"}]);
+        assert_eq!(machine.call("GC", "", &configuration), Ok(Answer::Done));
+        assert_eq!(machine.leases(), ["10.20.0.2"]);
+        configuration["cni.dev/valid-attachments"] = json!([]);
+        assert_eq!(machine.call("GC", "", &configuration), Ok(Answer::Done));
+        assert!(machine.leases().is_empty());
+        assert_eq!(machine.call("STATUS", "", &configuration), Ok(Answer::Done));
+    }
+}
