@@ -138,7 +138,11 @@ impl Delegate {
         }
     }
 
-    fn find(&self) -> Result<PathBuf> {
+    /// The plugin's executable.
+    ///
+    /// # Errors
+    /// [`Error::Delegate`] of code 4 when it is in none of the directories of `CNI_PATH`.
+    pub(crate) fn find(&self) -> Result<PathBuf> {
         let directories = self.path.split(':').filter(|directory| !directory.is_empty());
         directories.map(|directory| PathBuf::from(directory).join(&self.plugin)).find(|file| file.is_file()).ok_or_else(
             || {

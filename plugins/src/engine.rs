@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io;
 
 use netcore::engine::{Attached, Changed, Engine};
-use netcore::kernel::Kernel;
+use netcore::kernel::{Kernel, Linux};
 use netcore::model::{Attachment, AttachmentId, Network};
 use netcore::{Error, Result};
 use tokio::runtime::{Builder, Runtime};
@@ -18,13 +18,18 @@ pub(crate) struct Host<K: Kernel> {
     engine: Engine<K>,
 }
 
-impl<K: Kernel> Host<K> {
-    /// The engine that `open` gives, where `delegate` hands out the addresses that the engine does
-    /// not.
+impl Host<Linux> {
+    /// The machine we are on, where `delegate` hands out the addresses that the engine does not.
     ///
     /// # Errors
-    /// [`Error::Kernel`], and those of `open`.
-    pub(crate) fn new(open: impl FnOnce() -> Result<Engine<K>>, delegate: Option<Delegate>) -> Result<Self> {
+    /// [`Error::Kernel`].
+    pub(crate) fn open(delegate: Option<Delegate>) -> Result<Self> {
+        Self::new(Engine::open()?, delegate)
+    }
+}
+
+impl<K: Kernel> Host<K> {
+    fn new(engine: Engine<K>, delegate: Option<Delegate>) -> Result<Self> {
         let failed = |source: io::Error| Error::Kernel {
             operation: "create",
             object: "the event loop (epoll)".to_owned(),
@@ -32,8 +37,6 @@ impl<K: Kernel> Host<K> {
             detail: None,
         };
         let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        // Sockets register with the event loop that is entered when they are opened.
-        let engine = runtime.block_on(async { open() })?;
         let engine = match delegate {
             Some(delegate) => engine.with_ipam(Box::new(delegate)),
             None => engine,
@@ -119,9 +122,9 @@ mod tests {
                 };
                 Some(value.into())
             };
-            let open = || Ok(Engine::new(self.kernel.clone(), Store::new(self.path("records"))));
+            let engine = Engine::new(self.kernel.clone(), Store::new(self.path("records")));
             let input = configuration.to_string();
-            serve::<Bridge, Host<Memory>>(lookup, input.as_bytes(), |delegate| Host::new(open, delegate))
+            serve::<Bridge, Host<Memory>>(lookup, input.as_bytes(), |delegate| Host::new(engine, delegate))
         }
 
         fn result(&self, container: &str, configuration: &Value) -> Value {

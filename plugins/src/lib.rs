@@ -21,3 +21,39 @@ mod unsupported;
 mod verbs;
 mod versions;
 mod wishes;
+
+use std::env;
+use std::io::{self, IsTerminal, Read, Write};
+use std::process::ExitCode;
+
+use netcore::driver::Driver;
+
+use crate::engine::Host;
+use crate::serve::{Answer, serve};
+use crate::versions::Version;
+
+/// Answers the one call that this process was started for.
+#[must_use]
+pub fn run<D: Driver>() -> ExitCode {
+    failure::answer_panics();
+    let answer = serve::<D, _>(|name| env::var_os(name), stdin(), Host::open);
+    let (text, code) = match answer {
+        Ok(Answer::Done) => return ExitCode::SUCCESS,
+        Ok(Answer::Print(text)) => (text, ExitCode::SUCCESS),
+        Ok(Answer::Introduce) => {
+            eprintln!("CNI plugin {} of netcore {}", D::TYPE, env!("CARGO_PKG_VERSION"));
+            eprintln!("CNI protocol versions supported: {}", Version::list());
+            return ExitCode::SUCCESS;
+        }
+        Err(failure) => (failure.to_json(), ExitCode::FAILURE),
+    };
+    match writeln!(io::stdout(), "{text}") {
+        Ok(()) => code,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// A terminal has no configuration to offer, and would be waited for.
+fn stdin() -> Box<dyn Read> {
+    if io::stdin().is_terminal() { Box::new(io::empty()) } else { Box::new(io::stdin().lock()) }
+}

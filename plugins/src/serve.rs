@@ -102,6 +102,9 @@ impl Call<'_> {
         let attachment = wishes::attachment(subject, self.document)?;
         let previous = self.document.previous()?;
         self.expect_sandbox(subject)?;
+        if let Some(delegate) = self.delegate(&network) {
+            delegate.find()?;
+        }
         let verbs = open(&network)?;
         let attached = verbs.attach(&network, attachment)?;
         let own = Success::of(attached, &network.mode);

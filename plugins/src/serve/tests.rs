@@ -286,6 +286,12 @@ fn bad_input_is_refused_before_anything_is_done() {
         (add(with(network("1.1.0"), "name", json!("a b"))), 7, "name: \"a b\" is not a name of letters"),
         (add(with(network("1.1.0"), "vlan", json!(5))), 2, "vlan: 5 is not supported"),
         (add(with(network("1.1.0"), "mtu", json!("big"))), 7, "mtu: \"big\" is not"),
+        (add(with(network("1.1.0"), "ipam", json!({"type": "../dhcp"}))), 7, "ipam.type: ../dhcp is not"),
+        (
+            add(with(network("1.1.0"), "ipam", json!({"type": "no-such"}))),
+            4,
+            "no such executable in CNI_PATH (/opt/cni/bin)",
+        ),
         (add(with(network("1.1.0"), "prevResult", json!(5))), 7, "prevResult: 5 is not"),
         (
             runtime("portMappings", json!([{"hostPort": 0, "containerPort": 1}])),
