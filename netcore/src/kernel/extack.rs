@@ -7,6 +7,22 @@ const MESSAGE: u16 = 1;
 /// The two top bits of an attribute's type are flags (`NLA_F_NESTED`, `NLA_F_NET_BYTEORDER`).
 const TYPE_MASK: u16 = 0x3fff;
 
+/// `struct nlmsghdr`.
+pub(super) const NETLINK_HEADER_LEN: usize = 16;
+
+/// The attributes of an `NLMSG_ERROR` message, of which `after_code` is what follows the error
+/// code: the header of the refused request, its body unless the answer is `capped`
+/// (`NLM_F_CAPPED`, which a socket asks for with `NETLINK_CAP_ACK`), and the attributes.
+pub(super) fn attributes(after_code: &[u8], capped: bool) -> Option<&[u8]> {
+    let request = if capped {
+        NETLINK_HEADER_LEN
+    } else {
+        let length = after_code.first_chunk().map(|length| u32::from_ne_bytes(*length))?;
+        usize::try_from(length).ok()?.checked_next_multiple_of(4)?
+    };
+    after_code.get(request..)
+}
+
 /// The message among the attributes in `bytes`, if there is one.
 pub(super) fn message(mut bytes: &[u8]) -> Option<String> {
     while let Some((header, _)) = bytes.split_first_chunk::<4>() {
@@ -40,6 +56,20 @@ mod tests {
         let mut bytes = attribute(2, &44_u32.to_ne_bytes());
         bytes.extend(attribute(MESSAGE, b"Invalid prefix for given prefix length\0"));
         assert_eq!(message(&bytes).as_deref(), Some("Invalid prefix for given prefix length"));
+    }
+
+    #[test]
+    fn the_attributes_follow_the_request() {
+        let mut answer = 22_u32.to_ne_bytes().to_vec();
+        answer.resize(24, 0);
+        answer.extend(attribute(MESSAGE, b"Device is busy\0"));
+        let words = |answer: &[u8], capped| attributes(answer, capped).and_then(message);
+        assert_eq!(words(&answer, false).as_deref(), Some("Device is busy"));
+        // A length of a request that was left out.
+        answer.drain(16..24);
+        answer[0] = 200;
+        assert_eq!(words(&answer, true).as_deref(), Some("Device is busy"));
+        assert_eq!(words(&answer[..10], true), None);
     }
 
     #[test]

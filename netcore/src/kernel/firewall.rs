@@ -1,22 +1,24 @@
 //! The seam to the firewall: what [`Linux`](super::Linux) asks of nf_tables, and what follows
 //! for connections that exist already.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::{Name, NatRule, Object};
 
 use super::conntrack::{self, Published};
+use super::nft::Nft;
 
 /// What is there of `wanted`.
 pub(super) fn observe(wanted: &[&NatRule]) -> Result<Vec<Object>> {
-    // To be joined: Nft::open()?.observe(wanted), one Object::Nat for each.
-    without_firewall(wanted).map(|()| Vec::new())
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(Nft::open()?.observe(wanted)?.into_iter().map(Object::Nat).collect())
 }
 
 /// Makes `rules` in one transaction. Connections that were made to a port before it was
 /// published went to the host; they are forgotten, so that the next packet is looked at anew.
 pub(super) fn create(rules: &[&NatRule]) -> Result<()> {
-    // To be joined: Nft::open()?.create(rules)?.
-    without_firewall(rules)?;
+    Nft::open()?.create(rules)?;
     conntrack::flush(&published(rules)).map(drop)
 }
 
@@ -34,15 +36,13 @@ pub(super) fn update(was: &NatRule, rule: &NatRule) -> Result<()> {
 
 /// Removes `rules` in one transaction. Connections to a withdrawn port are cut.
 pub(super) fn remove(rules: &[&NatRule]) -> Result<()> {
-    // To be joined: Nft::open()?.remove(rules)?.
-    without_firewall(rules)?;
+    Nft::open()?.remove(rules)?;
     conntrack::flush(&published(rules)).map(drop)
 }
 
 /// Everything of the firewall that carries a mark of `network`.
-pub(super) fn marked(_network: &Name) -> Result<Vec<Object>> {
-    // To be joined: Nft::open()?.marked(network).
-    Ok(Vec::new())
+pub(super) fn marked(network: &Name) -> Result<Vec<Object>> {
+    Ok(Nft::open()?.marked(network)?.into_iter().map(Object::Nat).collect())
 }
 
 fn published(rules: &[&NatRule]) -> Vec<Published> {
@@ -55,13 +55,4 @@ fn published(rules: &[&NatRule]) -> Vec<Published> {
             _ => None,
         })
         .collect()
-}
-
-fn without_firewall(rules: &[&NatRule]) -> Result<()> {
-    match rules.first() {
-        None => Ok(()),
-        Some(rule) => {
-            Err(Error::Unsupported { field: "firewall".to_owned(), value: rule.to_string(), way_out: String::new() })
-        }
-    }
 }

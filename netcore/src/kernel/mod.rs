@@ -16,6 +16,7 @@ mod link;
 mod linux;
 mod memory;
 mod netns;
+mod nft;
 mod route;
 mod rtnl;
 mod seen;

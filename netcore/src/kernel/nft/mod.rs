@@ -1,0 +1,167 @@
+//! nf_tables: published ports and masquerade, in one table of our own, `inet netcore`.
+//!
+//! The table is made once ([`ruleset`]); from then on a network or an attachment is a few
+//! elements in its sets and maps ([`element`]), added and removed in one transaction, in time
+//! that does not grow with their number. The kernel itself refuses a port that is taken. What the
+//! kernel has is read back ([`survey`]) and compared instruction by instruction ([`bytecode`]),
+//! and whoever reads before a change has the kernel check, by the generation of the rule set,
+//! that nothing has happened in between ([`socket`]). libnftnl's raw interface stays in [`sys`].
+
+mod bytecode;
+mod create;
+mod element;
+mod remove;
+mod ruleset;
+mod socket;
+mod survey;
+mod sys;
+mod user_data;
+
+use std::io;
+
+use nftnl_sys::libc;
+
+use crate::error::{Error, Result};
+use crate::model::{Name, NatRule};
+use element::Element;
+use ruleset::{SETS, Set};
+use socket::{Messages, Socket};
+use survey::Survey;
+use sys::ElementMessage;
+
+const TABLE_NAME: &str = "firewall table inet netcore";
+
+/// The firewall table of the network namespace it was opened in. All calls block, for
+/// microseconds.
+pub struct Nft {
+    socket: Socket,
+}
+
+impl Nft {
+    /// Opens the conversation with nf_tables.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] without `CAP_NET_ADMIN`, or when the kernel has no nf_tables.
+    pub fn open() -> Result<Self> {
+        let explained = |source: io::Error| {
+            let detail = match source.raw_os_error() {
+                Some(libc::EPERM) => Some("changing the firewall needs root (CAP_NET_ADMIN)"),
+                Some(libc::EPROTONOSUPPORT | libc::EINVAL) => Some("the kernel has no nf_tables (CONFIG_NF_TABLES)"),
+                _ => None,
+            };
+            let object = "nf_tables".to_owned();
+            Error::Kernel { operation: "open", object, source, detail: detail.map(str::to_owned) }
+        };
+        let nft = Self { socket: Socket::open().map_err(explained)? };
+        match nft.generation() {
+            Err(Error::Kernel { source, .. }) => Err(explained(source)),
+            answer => answer.map(|_| nft),
+        }
+    }
+
+    /// Which of `wanted` are there, and what they look like: the elements one by one, the rule
+    /// set, if it is asked for, whole.
+    ///
+    /// A published port is there only if its claim on the port is there as well.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] when the kernel does not answer, [`Error::Invalid`] when a port is
+    /// published on an address of the other family.
+    pub fn observe(&self, wanted: &[&NatRule]) -> Result<Vec<NatRule>> {
+        let mut asked = Vec::new();
+        for rule in wanted {
+            asked.extend(Element::of(rule)?.map(|element| (*rule, element, element::claim(rule))));
+        }
+        let (elements, claims): (Vec<_>, Vec<_>) =
+            asked.iter().map(|(_, element, claim)| (element, claim.as_ref())).unzip();
+        let elements: Vec<_> = elements.into_iter().chain(claims.into_iter().flatten()).collect();
+        let mut seen = self.look_up(&elements)?;
+        let mut seen_claims = seen.split_off(asked.len()).into_iter();
+
+        let mut found = Vec::new();
+        if wanted.iter().any(|rule| matches!(rule, NatRule::Ruleset { .. }))
+            && let Some(survey) = Survey::take(&self.socket)?
+        {
+            found.push(NatRule::Ruleset { damage: survey.damage() });
+        }
+        for ((rule, _, claim), seen) in asked.iter().zip(seen) {
+            let claimed = match claim {
+                Some(claim) => seen_claims.next().flatten().is_some_and(|seen| seen.raw.data == claim.raw.data),
+                None => true,
+            };
+            if claimed && let Some(seen) = seen {
+                found.extend(as_seen(rule, &seen));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Every element that carries a mark of `network`. Reads whole sets.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] when the kernel does not answer, [`Error::Busy`] when the sets keep
+    /// changing.
+    pub fn marked(&self, network: &Name) -> Result<Vec<NatRule>> {
+        let mut found = Vec::new();
+        for set in SETS {
+            let rules = self.list(set)?.into_iter().filter_map(|element| element.rule());
+            found.extend(rules.filter(|rule| rule.mark().is_some_and(|mark| mark.is_of(network))));
+        }
+        Ok(found)
+    }
+
+    /// The elements of those keys, as they are.
+    fn look_up(&self, elements: &[&Element]) -> Result<Vec<Option<Element>>> {
+        let mut questions = Messages::new();
+        for element in elements {
+            questions.add(libc::NFT_MSG_GETSETELEM, 0, &ElementMessage::new(element.set.name, &element.raw.only_key()));
+        }
+        let answers = self.socket.ask(questions)?;
+        let read = |(wanted, answer): (&&Element, Option<Vec<u8>>)| {
+            let Some(message) = answer else { return Ok(None) };
+            let seen = sys::elements(&message).ok_or_else(garbled)?;
+            let mut seen = seen.into_iter().map(|raw| Element { set: wanted.set, raw });
+            // The kernel finds a range by any key within it.
+            Ok(seen.find(|seen| seen.has_key_of(wanted)))
+        };
+        elements.iter().zip(answers).map(read).collect()
+    }
+
+    /// All elements of `set`.
+    fn list(&self, set: &'static Set) -> Result<Vec<Element>> {
+        let mut elements = Vec::new();
+        for message in self.socket.list(libc::NFT_MSG_GETSETELEM, &ElementMessage::all(set.name))? {
+            let raw = sys::elements(&message).ok_or_else(garbled)?;
+            elements.extend(raw.into_iter().map(|raw| Element { set, raw }));
+        }
+        Ok(elements)
+    }
+
+    /// The generation of the rule set, which every transaction of anybody's advances.
+    fn generation(&self) -> Result<u32> {
+        let mut question = Messages::new();
+        question.add(libc::NFT_MSG_GETGEN, 0, &sys::Bare);
+        let answer = self.socket.ask(question)?.into_iter().next().flatten();
+        answer.and_then(|message| sys::generation(&message)).ok_or_else(garbled)
+    }
+}
+
+/// `wanted` with what `seen` has of its own: where a port leads, and whose it is.
+fn as_seen(wanted: &NatRule, seen: &Element) -> Option<NatRule> {
+    match (wanted, seen.rule()) {
+        (NatRule::Member { bridge, .. }, Some(NatRule::Member { mark, .. })) => {
+            Some(NatRule::Member { bridge: bridge.clone(), mark })
+        }
+        (NatRule::Hairpin { subnet, .. }, Some(NatRule::Hairpin { mark, .. })) => {
+            Some(NatRule::Hairpin { subnet: *subnet, mark })
+        }
+        // What networks share does its work whoever added it.
+        (NatRule::Member { .. } | NatRule::Hairpin { .. }, None) => Some(wanted.clone()),
+        (_, seen) => seen,
+    }
+}
+
+fn garbled() -> Error {
+    let source = io::Error::new(io::ErrorKind::InvalidData, "an answer that libnftnl cannot read");
+    Error::Kernel { operation: "read", object: TABLE_NAME.to_owned(), source, detail: None }
+}

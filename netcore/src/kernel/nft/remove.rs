@@ -1,0 +1,109 @@
+//! Taking from the table what is ours.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::ffi::CStr;
+
+use nftnl_sys::libc;
+
+use super::element::{self, Element};
+use super::ruleset::TABLE;
+use super::socket::{ATTEMPTS, Messages, Outcome};
+use super::sys::ElementMessage;
+use super::{Nft, TABLE_NAME};
+use crate::error::{Error, Result};
+use crate::model::NatRule;
+
+impl Nft {
+    /// Removes `rules`, all or none, in one transaction. What is gone already is a success; an
+    /// element that does not carry the rule's own mark is somebody else's and stays. If the rule
+    /// set is among `rules`, the whole table goes, with all that is in it.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] when the kernel refuses, [`Error::Busy`] when others kept changing the
+    /// firewall.
+    pub fn remove(&self, rules: &[&NatRule]) -> Result<()> {
+        if rules.iter().any(|rule| matches!(rule, NatRule::Ruleset { .. })) {
+            return self.remove_table();
+        }
+        let mut once = HashSet::new();
+        let mut wanted = Vec::new();
+        for rule in rules {
+            let element = Element::of(rule)?.filter(|element| once.insert((element.set.name, element.raw.only_key())));
+            wanted.extend(element.map(|element| (element, element::claim(rule))));
+        }
+        for _ in 0..ATTEMPTS {
+            // Whose an element is cannot be part of its removal, so nothing may change between
+            // looking and removing.
+            let generation = self.generation()?;
+            let mut changes = Messages::new();
+            for element in self.ours(&wanted)? {
+                changes.add(
+                    libc::NFT_MSG_DELSETELEM,
+                    0,
+                    &ElementMessage::new(element.set.name, &element.raw.only_key()),
+                );
+            }
+            if changes.is_empty() {
+                return Ok(());
+            }
+            match self.socket.commit(&mut changes, Some(generation))? {
+                Outcome::Done => return Ok(()),
+                Outcome::Outdated => {}
+                Outcome::Refused(refused) => {
+                    let refused = refused.into_iter().next();
+                    return Err(refused.map_or_else(super::garbled, |(_, why)| why.into_error("remove", TABLE_NAME)));
+                }
+            }
+        }
+        Err(Error::Busy { object: TABLE_NAME.to_owned(), attempts: ATTEMPTS })
+    }
+
+    /// Those of `wanted` that are there and ours, and the claims that nobody else stands on.
+    fn ours(&self, wanted: &[(Element, Option<Element>)]) -> Result<Vec<Element>> {
+        let elements: Vec<_> = wanted.iter().map(|(element, _)| element).collect();
+        let seen = self.look_up(&elements)?;
+        let is_ours = |wanted: &Element, seen: &Element| seen.raw.user_data == wanted.raw.user_data;
+
+        let (mut going, mut claims) = (Vec::new(), Vec::new());
+        for ((element, claim), seen) in wanted.iter().zip(&seen) {
+            match seen {
+                Some(seen) if !is_ours(element, seen) => continue,
+                Some(_) => going.push(element.clone()),
+                None => {}
+            }
+            claims.extend(claim.as_ref().map(|claim| (element.set, claim)));
+        }
+        let claim_elements: Vec<_> = claims.iter().map(|(_, claim)| *claim).collect();
+        let seen_claims = self.look_up(&claim_elements)?;
+        let mut publishers: HashMap<&CStr, Vec<Element>> = HashMap::new();
+        for ((set, claim), seen) in claims.into_iter().zip(seen_claims) {
+            if seen.is_none_or(|seen| seen.raw.data != claim.raw.data) || going.contains(claim) {
+                continue;
+            }
+            // A port on every address has one publisher, which is going. Single addresses have one each.
+            let others = match publishers.entry(set.name) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) if element::is_publish_at(set) => unknown.insert(self.list(set)?),
+                Entry::Vacant(unknown) => unknown.insert(Vec::new()),
+            };
+            let stays = |other: &Element| !going.iter().any(|element| element.has_key_of(other));
+            if !others.iter().any(|other| other.raw.key.ends_with(&claim.raw.key) && stays(other)) {
+                going.push(claim.clone());
+            }
+        }
+        Ok(going)
+    }
+
+    fn remove_table(&self) -> Result<()> {
+        let mut changes = Messages::new();
+        changes.add(libc::NFT_MSG_DELTABLE, 0, &nftnl::Table::new(TABLE, nftnl::ProtoFamily::Inet));
+        match self.socket.commit(&mut changes, None)? {
+            Outcome::Refused(refused) => match refused.into_iter().next() {
+                Some((_, why)) if !why.is(libc::ENOENT) => Err(why.into_error("remove", TABLE_NAME)),
+                _ => Ok(()),
+            },
+            Outcome::Done | Outcome::Outdated => Ok(()),
+        }
+    }
+}
