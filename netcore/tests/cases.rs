@@ -12,7 +12,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use netcore::model::{Attachment, Lease, Network, Object, State};
+use netcore::model::{Attachment, Network, Object, State};
 use netcore::plan::{Step, plan, removal};
 use serde::de::DeserializeOwned;
 
@@ -49,7 +49,7 @@ fn a_driver_says_what_the_kernel_should_hold() {
     for case in cases("driver") {
         let network: Network = read(&case, "network.json");
         let attachment: Attachment = read(&case, "attachment.json");
-        let lease: Lease = read(&case, "lease.json");
+        let lease = netcore::driver::complete(&network, read(&case, "lease.json"));
         let desired =
             netcore::driver::validate(&network).and_then(|()| netcore::driver::desired(&network, &attachment, &lease));
         match desired {

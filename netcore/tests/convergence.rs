@@ -39,7 +39,8 @@ fn wish() -> impl Strategy<Value = (Network, Attachment, Lease)> {
             attachment =
                 attachment.publish_mapping(PortMapping { protocol: Protocol::Udp, ..PortMapping::tcp(port, 80) });
         }
-        (network, attachment, Lease { addresses, ..Lease::default() })
+        let lease = driver::complete(&network, Lease { addresses, ..Lease::default() });
+        (network, attachment, lease)
     })
 }
 

@@ -66,7 +66,19 @@ pub fn validate(network: &Network) -> Result<()> {
     }
 }
 
-/// What the kernel should hold for `attachment`, to which `lease` was given.
+/// What the network itself adds to a lease that address management gave: gateways and default
+/// routes that its settings promise.
+#[must_use]
+pub fn complete(network: &Network, mut lease: Lease) -> Lease {
+    match &network.mode {
+        Mode::Bridge(config) => bridge::complete(config, &mut lease),
+        Mode::None(_) => {}
+    }
+    lease
+}
+
+/// What the kernel should hold for `attachment`, to which the
+/// [complete](complete()) `lease` was given.
 ///
 /// # Errors
 /// [`Error::Invalid`] when the wishes cannot be fulfilled with that lease, a port published on an

@@ -201,7 +201,8 @@ impl<K: Kernel> Engine<K> {
         let record = &mut work.record;
         self.store.save(record)?;
         if let Some(ipam) = self.ipam(&record.network)? {
-            record.lease = Some(ipam.allocate(&request(record))?);
+            let lease = ipam.allocate(&request(record))?;
+            record.lease = Some(driver::complete(&record.network, lease));
             self.store.save(record)?;
         }
         let desired = desired(record)?;

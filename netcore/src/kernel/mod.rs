@@ -16,7 +16,7 @@ mod link;
 mod linux;
 mod memory;
 mod netns;
-mod nft;
+pub mod nft;
 mod route;
 mod rtnl;
 mod seen;

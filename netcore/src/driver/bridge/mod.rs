@@ -13,8 +13,8 @@ pub use builder::Network as BridgeNetwork;
 use super::Desired;
 use crate::error::{Error, Result};
 use crate::model::{
-    Address, Attachment, Bridge, BridgeConfig, Lease, LeasedAddress, Link, LinkKind, Mac, Mark, NatRule, Network,
-    Object, Place, Port, PortMapping, Rivals, Route, RouteSpec, Sysctl, Veth,
+    Address, Attachment, Bridge, BridgeConfig, Lease, Link, LinkKind, Mac, Mark, NatRule, Network, Object, Place, Port,
+    PortMapping, Rivals, Route, RouteSpec, Sysctl, Veth,
 };
 
 pub(super) fn validate(config: &BridgeConfig, network: &Network) -> Result<()> {
@@ -35,6 +35,27 @@ pub(super) fn validate(config: &BridgeConfig, network: &Network) -> Result<()> {
     match config.ip_masq_backend.as_deref() {
         None | Some("" | "nftables" | "iptables") => Ok(()),
         Some(other) => Err(Error::invalid("ipMasqBackend", format!("{other:?}"), "\"nftables\" or \"iptables\"")),
+    }
+}
+
+/// What the network adds to a lease: gateways for addresses that came without one, and a
+/// default route by each family's gateway where the lease has none.
+pub(super) fn complete(config: &BridgeConfig, lease: &mut Lease) {
+    if !config.is_gateway() {
+        return;
+    }
+    for leased in &mut lease.addresses {
+        leased.gateway.get_or_insert_with(|| first_usable(leased.address));
+    }
+    if !config.is_default_gateway {
+        return;
+    }
+    for default in [DEFAULT_V4, DEFAULT_V6] {
+        let mut same_family = lease.addresses.iter().filter(|leased| leased.address.is_ipv6() == default.is_ipv6());
+        let gateway = same_family.find_map(|leased| leased.gateway);
+        if gateway.is_some() && !lease.routes.iter().any(|route| route.dst == default) {
+            lease.routes.push(RouteSpec { gw: gateway, ..RouteSpec::to(default) });
+        }
     }
 }
 
@@ -152,16 +173,7 @@ impl Wish<'_> {
     /// The addresses the bridge carries: each lease's gateway, with the prefix length of its
     /// subnet.
     fn gateways(&self) -> impl Iterator<Item = IpNetwork> {
-        self.lease.addresses.iter().filter_map(|leased| {
-            let gateway = self.gateway(leased)?;
-            IpNetwork::new(gateway, leased.address.prefix()).ok()
-        })
-    }
-
-    /// The next hop of a leased address: the one it came with, or the subnet's first address
-    /// when the bridge is to be the gateway.
-    fn gateway(&self, leased: &LeasedAddress) -> Option<IpAddr> {
-        leased.gateway.or_else(|| self.config.is_gateway().then(|| first_usable(leased.address)))
+        self.lease.addresses.iter().filter_map(|leased| IpNetwork::new(leased.gateway?, leased.address.prefix()).ok())
     }
 
     fn has(&self, v6: bool) -> bool {
@@ -185,23 +197,13 @@ impl Wish<'_> {
         switches
     }
 
-    /// The container's routes: those of the lease, and a default route by each family's gateway
-    /// if the configuration asks for one and the lease has none.
+    /// The container's routes, those without a next hop by the gateway of their family.
     fn routes(&self) -> impl Iterator<Item = Route> {
-        let mut wanted = self.lease.routes.clone();
-        if self.config.is_default_gateway {
-            for default in [DEFAULT_V4, DEFAULT_V6] {
-                let missing = !wanted.iter().any(|route| route.dst == default);
-                if missing && self.has(default.is_ipv6()) {
-                    wanted.push(RouteSpec::to(default));
-                }
-            }
-        }
-        wanted.into_iter().map(|route| {
+        self.lease.routes.iter().map(|route| {
             let family_gateway = || {
                 let same_family =
                     self.lease.addresses.iter().filter(|leased| leased.address.is_ipv6() == route.dst.is_ipv6());
-                same_family.filter_map(|leased| self.gateway(leased)).next()
+                same_family.filter_map(|leased| leased.gateway).next()
             };
             let link_scope = route.scope.is_some_and(|scope| scope == SCOPE_LINK);
             let gateway = route.gw.or_else(|| if link_scope { None } else { family_gateway() });
