@@ -6,6 +6,7 @@
 //! removed. The kernel is asked for those only (`CTA_FILTER`, Linux 5.8); an older one sends
 //! everything, and what comes is compared again here.
 
+use std::fs;
 use std::io;
 use std::net::IpAddr;
 
@@ -50,6 +51,9 @@ const COMPARE_IP_SRC: u32 = 1 << 0;
 const COMPARE_IP_DST: u32 = 1 << 1;
 const COMPARE_PROTO_NUM: u32 = 1 << 3;
 const COMPARE_DST_PORT: u32 = 1 << 5;
+
+/// How many connections the namespace tracks; not there without connection tracking.
+const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -137,8 +141,17 @@ fn destination(address: IpAddr) -> Vec<u8> {
     }
 }
 
+/// Whether the namespace tracks any connection. To find one, the kernel walks the whole table,
+/// which takes it milliseconds however few there are.
+fn is_tracking() -> bool {
+    fs::read_to_string(COUNT).is_ok_and(|count| count.trim() != "0")
+}
+
 /// Removes the entries that `matches`, out of those that `filter` lets through.
 fn forget(v6: bool, filter: &[u8], matches: impl Fn(&Entry) -> bool) -> Result<usize, Refusal> {
+    if !is_tracking() {
+        return Ok(0);
+    }
     let Some(mut socket) = Conntrack::open()? else { return Ok(0) };
     let found = match socket.exchange(GET, NLM_F_DUMP, v6, filter) {
         // A kernel that knows only a part of the filter; or one without ctnetlink, which is

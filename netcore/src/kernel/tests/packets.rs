@@ -76,7 +76,7 @@ fn an_address_somebody_else_has_is_refused_after_detection() {
     });
 }
 
-fn track(protocol: &str, to: &str, port: u16) -> bool {
+pub(super) fn track(protocol: &str, to: &str, port: u16) -> bool {
     let from = if to.contains(':') { "fd00::99" } else { "192.0.2.99" };
     let port = port.to_string();
     let mut words = vec!["-I", "-p", protocol, "-s", from, "-d", to, "--sport", "1234", "--dport", &port, "-t", "100"];

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::conntrack::{self, Published};
+use super::packets::track;
 use super::*;
 use crate::model::Protocol;
 
@@ -44,6 +45,11 @@ fn speed_of_an_attachment() {
             report(what, times);
         }
         let port = Published { protocol: Protocol::Udp, host_address: None, port: 8080, v6: false };
+        // With none to forget, and with one that stays.
+        let clock = Instant::now();
+        conntrack::flush(&[port]).unwrap();
+        report("forget of no connections", vec![clock.elapsed()]);
+        track("udp", "10.0.0.1", 53);
         let flush = (0..20).map(|_| {
             let clock = Instant::now();
             conntrack::flush(&[port]).unwrap();
