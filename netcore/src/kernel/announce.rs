@@ -4,7 +4,9 @@
 //! For IPv4 this is an ARP announcement (RFC 5227 §2.3): a request for the address by the
 //! address itself. The kernel is made to send it, by asking for the address as if it were a
 //! neighbour's and forgetting the question at once. A packet socket would do it too, but closing
-//! one waits for a grace period of the whole machine, about 16 ms. For IPv6 it is an unsolicited
+//! one waits for a grace period of the whole machine, about 16 ms. (Of several addresses of one
+//! subnet on one interface, the kernel sends the first; a second one is then learned from its
+//! first packet.) For IPv6 it is an unsolicited
 //! neighbour advertisement (RFC 4861 §7.2.6) through a raw socket, which closes at once.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddrV6};
@@ -21,7 +23,7 @@ use super::netns::Netns;
 use super::rtnl::{Refusal, Rtnl, forgive};
 use super::seen::{self, Seen};
 use crate::error::Result;
-use crate::model::{Address, Mac};
+use crate::model::{Address, Mac, Place};
 
 /// All nodes on the link (RFC 4291 §2.7.1).
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -32,7 +34,7 @@ const HOP_LIMIT: u32 = 255;
 /// Announces `addresses`, which are the sandbox's, on their interfaces. Those of interfaces that
 /// are down are not announced: nobody would hear it.
 pub(super) async fn announce(kernel: &Linux, addresses: &[&Address]) -> Result<()> {
-    let (Some(netns), Some(rtnl)) = (kernel.sandbox(), kernel.at(crate::model::Place::Sandbox)?) else { return Ok(()) };
+    let (Some(netns), Some(rtnl)) = (kernel.sandbox(), kernel.at(Place::Sandbox)?) else { return Ok(()) };
     for address in addresses {
         let failed = |refusal: Refusal| refusal.error("announce", show(address));
         let Some(interface) = seen::by_name(&rtnl, &address.link).await.map_err(failed)? else { continue };

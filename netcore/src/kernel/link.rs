@@ -6,6 +6,8 @@
 //! ([`BIRTH_GROUP`]); one that is found with it was left by a process that died in between, and
 //! is ours to remove.
 
+use std::os::fd::{AsFd, AsRawFd};
+
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
@@ -14,13 +16,12 @@ use netlink_packet_route::link::{
 };
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
-use std::os::fd::{AsFd, AsRawFd};
 
 use super::linux::Linux;
 use super::rtnl::{Refusal, Rtnl, forgive};
 use super::seen::{self, Seen};
 use crate::error::{Error, Result};
-use crate::model::{Link, LinkKind, Mac, Object, Place, Port, Veth};
+use crate::model::{InterfaceName, Link, LinkKind, Mac, Object, Place, Port, Veth};
 
 /// The interface group (`IFLA_GROUP`) of an interface of ours that has no alias yet: "netc".
 pub(super) const BIRTH_GROUP: u32 = 0x6e65_7463;
@@ -178,14 +179,17 @@ pub(super) async fn update(kernel: &Linux, was: &Link, link: &Link) -> Result<()
     if was.kind != link.kind {
         set_promiscuous(&mut message, &link.kind);
     }
-    if link.mtu.is_some() && was.mtu != link.mtu {
-        message.attributes.extend(link.mtu.map(LinkAttribute::Mtu));
+    // A bridge that somebody else made is used as it is, but for being up.
+    let is_bridge = matches!(link.kind, LinkKind::Bridge(_));
+    if !is_bridge || was.mark.is_some() {
+        if link.mtu.is_some() && was.mtu != link.mtu {
+            message.attributes.extend(link.mtu.map(LinkAttribute::Mtu));
+        }
+        if link.mac.is_some() && was.mac != link.mac {
+            message.attributes.extend(link.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+        }
     }
-    if link.mac.is_some() && was.mac != link.mac {
-        message.attributes.extend(link.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
-    }
-    // A bridge that carries no mark, or somebody else's, stays theirs.
-    if !matches!(link.kind, LinkKind::Bridge(_)) && was.mark != link.mark {
+    if !is_bridge && was.mark != link.mark {
         message.attributes.extend(link.mark.as_ref().map(|mark| LinkAttribute::IfAlias(mark.to_string())));
     }
     if let Some(port) = &link.port
@@ -234,7 +238,8 @@ pub(super) async fn remove(kernel: &Linux, link: &Link) -> Result<()> {
     }
     let Some(rtnl) = kernel.at(link.place)? else { return Ok(()) };
     let Some(found) = seen::by_name(&rtnl, &link.name).await.map_err(failed)? else { return Ok(()) };
-    if found.kind != link.kind.name() || !is_ours(link, &found) {
+    // The name may have been an alternative one of somebody else's interface.
+    if found.name != link.name.as_str() || found.kind != link.kind.name() || !is_ours(link, &found) {
         return Ok(());
     }
     // By index: another interface of the same name, made meanwhile, is not meant.
@@ -253,7 +258,7 @@ fn is_ours(link: &Link, found: &Seen) -> bool {
 }
 
 /// Sets an interface up.
-async fn raise(rtnl: &Rtnl, name: &crate::model::InterfaceName) -> Result<(), Refusal> {
+async fn raise(rtnl: &Rtnl, name: &InterfaceName) -> Result<(), Refusal> {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(name.to_string()));
     set_up(&mut message, true);

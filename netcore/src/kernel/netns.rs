@@ -24,7 +24,7 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_bind_
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use crate::error::{Error, Result};
-use crate::model::{Attachment, AttachmentId, Name};
+use crate::model::{Attachment, AttachmentId, InvalidName, Name};
 
 /// `NSFS_MAGIC` (linux/magic.h): the file system namespaces are files of.
 const NSFS_MAGIC: u64 = 0x6e73_6673;
@@ -154,7 +154,7 @@ impl Netns {
     pub fn attachment(&self, container: &str) -> Result<Attachment> {
         let id: AttachmentId = container
             .parse()
-            .map_err(|error: crate::model::InvalidName| Error::invalid("container", &error.value, error.expected))?;
+            .map_err(|error: InvalidName| Error::invalid("container", &error.value, error.expected))?;
         let Some(path) = &self.path else {
             return Err(fault(self.shown(), "has no path to attach it by: open it by a path"));
         };

@@ -62,7 +62,8 @@ impl Rtnl {
             let socket = connection.socket_mut().socket_mut();
             socket.set_ext_ack(true)?;
             socket.set_cap_ack(true)?;
-            socket.set_netlink_get_strict_chk(true)?;
+            // Kernels before 4.20 send more than was asked for; every reader compares again.
+            let _ = socket.set_netlink_get_strict_chk(true);
             io::Result::Ok((connection, handle, notifications))
         };
         let connected = match netns {

@@ -1,6 +1,7 @@
 //! Interfaces as the kernel reports them, and how they read as the model's values.
 
 use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd};
 
 use futures::future::try_join_all;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -9,7 +10,6 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use rustix::io::Errno;
-use std::os::fd::{AsFd, AsRawFd};
 
 use super::linux::Linux;
 use super::rtnl::{Refusal, Rtnl};

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use futures::StreamExt;
+use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::MulticastGroup;
 use rustix::io::Errno;
@@ -125,7 +126,7 @@ async fn wait_for_news(news: &mut Notifications, concerns: impl Fn(&RouteNetlink
     let listen = async {
         while let Some((message, _)) = news.next().await {
             match message.payload {
-                netlink_packet_core::NetlinkPayload::InnerMessage(message) if concerns(&message) => return,
+                NetlinkPayload::InnerMessage(message) if concerns(&message) => return,
                 _ => {}
             }
         }

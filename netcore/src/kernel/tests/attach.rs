@@ -187,6 +187,68 @@ fn a_pair_whose_maker_died_before_marking_it_is_removed() {
 }
 
 #[test]
+fn a_foreign_bridge_is_used_as_it_is() {
+    with_kernel(|host| async move {
+        ip(None, "link add br-web type bridge");
+        let wanted = Object::Link(Link { mtu: Some(1300), ..bridge("br-web") });
+        let state = host.observe(std::slice::from_ref(&wanted)).await.unwrap();
+        host.update(state.by_key()[&wanted.key()], &wanted).await.unwrap();
+        let shown = ip(None, "link show dev br-web");
+        assert!(shown.contains("UP") && shown.contains("mtu 1500") && !shown.contains("alias"), "{shown}");
+        assert_eq!(drift(&host, &[wanted]).await, ["bridge br-web: MTU is 1500, should be 1300"]);
+    });
+}
+
+#[test]
+fn an_alternative_name_does_not_make_an_interface_ours() {
+    with_kernel(|host| async move {
+        ip(None, "link add br-theirs type bridge");
+        ip(None, "link set br-theirs alias netcore:web");
+        ip(None, "link property add dev br-theirs altname br-web");
+        let wanted = Object::Link(bridge("br-web"));
+        assert!(host.observe(std::slice::from_ref(&wanted)).await.unwrap().0.is_empty());
+        host.remove(&[wanted]).await.unwrap();
+        ip(None, "link show dev br-theirs");
+    });
+}
+
+#[test]
+fn lo_is_brought_up_and_never_removed() {
+    with_kernel(|host| async move {
+        ip(None, "netns add web-1");
+        let kernel = host.enter(Some("/run/netns/web-1".as_ref())).await.unwrap();
+        let name = "lo".parse().unwrap();
+        let lo = Link { place: Place::Sandbox, name, kind: LinkKind::Loopback, mark: None, ..bridge("br-web") };
+        let lo = Object::Link(lo);
+        assert_eq!(
+            drift(&kernel, std::slice::from_ref(&lo)).await,
+            ["link lo (container): state is down, should be up"]
+        );
+        let state = kernel.observe(std::slice::from_ref(&lo)).await.unwrap();
+        kernel.update(state.by_key()[&lo.key()], &lo).await.unwrap();
+        assert_eq!(drift(&kernel, std::slice::from_ref(&lo)).await, [""; 0]);
+        kernel.create(std::slice::from_ref(&lo)).await.unwrap();
+        kernel.remove(&[lo]).await.unwrap();
+        assert!(ip(Some("web-1"), "link show dev lo").contains("UP"));
+    });
+}
+
+#[test]
+fn the_kernel_can_be_driven_from_any_thread() {
+    fn is_send<T: Send>(value: T) -> T {
+        value
+    }
+    with_kernel(|host| async move {
+        let wanted = [Object::Link(bridge("br-web"))];
+        is_send(host.create(&wanted)).await.unwrap();
+        is_send(host.settle(&wanted)).await.unwrap();
+        let state = is_send(host.observe(&wanted)).await.unwrap();
+        is_send(host.update(&state.0[0], &wanted[0])).await.unwrap();
+        is_send(host.remove(&wanted)).await.unwrap();
+    });
+}
+
+#[test]
 fn without_the_sandbox_what_was_in_it_is_gone() {
     with_kernel(|host| async move {
         let kernel = enter(&host, "web-1").await;

@@ -5,7 +5,6 @@ mod netns;
 mod packets;
 mod speed;
 
-use std::fs;
 use std::future::Future;
 use std::net::IpAddr;
 use std::panic;
@@ -15,7 +14,9 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::{Kernel, Linux, Netns};
-use crate::model::{Address, Bridge, Link, LinkKind, Mark, Name, Object, Place, Port, Rivals, Route, Sysctl, Veth};
+use crate::model::{
+    Address, AttachmentId, Bridge, Link, LinkKind, Mark, Name, Object, Place, Port, Rivals, Route, Sysctl, Veth,
+};
 
 /// Runs `body` as the only thing on a host of its own: fresh network and mount namespaces, an
 /// empty `/run`.
@@ -44,7 +45,7 @@ fn mark(of: &str) -> Mark {
     let network = Name::new(network).unwrap();
     match attachment {
         "" => Mark::of_network(&network),
-        attachment => attachment.parse::<crate::model::AttachmentId>().unwrap().mark(&network),
+        attachment => attachment.parse::<AttachmentId>().unwrap().mark(&network),
     }
 }
 
@@ -146,8 +147,4 @@ fn ip(netns: Option<&str>, command: &str) -> String {
     let output = ip.args(command.split(' ')).output().unwrap();
     assert!(output.status.success(), "ip {command}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
-}
-
-fn read(path: &str) -> String {
-    fs::read_to_string(path).unwrap().trim().to_owned()
 }
