@@ -74,7 +74,7 @@ pub trait Kernel: Sized {
     /// neighbours (gratuitous ARP, RFC 5227; unsolicited neighbour advertisement, RFC 4861).
     ///
     /// # Errors
-    /// [`Error::Kernel`](crate::Error::Kernel) when an address turns out to be a duplicate.
+    /// [`Error::Conflict`](crate::Error::Conflict) when an address turns out to be a duplicate.
     async fn settle(&self, objects: &[Object]) -> Result<()>;
 
     /// Everything on the host that carries a mark of `network`. Reads whole tables: for

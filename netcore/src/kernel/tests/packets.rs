@@ -56,6 +56,24 @@ fn a_port_forwards_once_it_has_settled() {
 }
 
 #[test]
+fn a_port_that_is_late_is_waited_for() {
+    with_kernel(|host| async move {
+        let kernel = enter(&host, "web-1").await;
+        let wanted = attachment();
+        create_all(&kernel, &wanted).await;
+        kernel.settle(&wanted).await.unwrap();
+        ip(Some("web-1"), "link set eth0 down");
+        let late = Command::new("sh").args(["-c", "sleep 0.2; ip -n web-1 link set eth0 up"]).spawn();
+        let start = Instant::now();
+        kernel.settle(&wanted[..2]).await.unwrap();
+        let waited = start.elapsed();
+        assert!(ip(None, "-d link show dev veth1").contains("state forwarding"));
+        assert!((Duration::from_millis(150)..Duration::from_millis(900)).contains(&waited), "{waited:?}");
+        late.unwrap().wait().unwrap();
+    });
+}
+
+#[test]
 fn an_address_somebody_else_has_is_refused_after_detection() {
     with_kernel(|host| async move {
         let kernel = enter(&host, "web-1").await;

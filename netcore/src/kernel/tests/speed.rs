@@ -64,6 +64,7 @@ fn speed_of_each_object() {
     with_kernel(|host| async move {
         let wanted = attachment();
         let mut times: Vec<Vec<Duration>> = vec![Vec::new(); wanted.len()];
+        let mut forwards = Vec::new();
         for number in 0..20 {
             let name = format!("c{number}");
             Netns::create(&name).unwrap();
@@ -72,9 +73,15 @@ fn speed_of_each_object() {
                 let clock = Instant::now();
                 create_all(&kernel, std::slice::from_ref(object)).await;
                 times.push(clock.elapsed());
+                if matches!(object, Object::Link(link) if link.port.is_some()) {
+                    let clock = Instant::now();
+                    kernel.settle(std::slice::from_ref(object)).await.unwrap();
+                    forwards.push(clock.elapsed());
+                }
             }
             kernel.remove(&wanted[1..2]).await.unwrap();
         }
+        report("until the port forwards", forwards);
         for (object, times) in wanted.iter().zip(times) {
             report(&object.to_string(), times);
         }
