@@ -1,0 +1,2 @@
+//! Ours and the reference side by side.
+fn main() {}

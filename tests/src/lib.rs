@@ -1,0 +1,45 @@
+//! End to end, on real kernels: a [`Host`] is a network namespace with mounts of its own that
+//! stands in for a machine; containers are [`Netns`] on it; [`Cni`] runs plugins the way a
+//! runtime does; [`traffic`] sends real packets; [`Snapshot`] says what an operation left behind.
+//!
+//! ```no_run
+//! use netcore_tests::{Host, Network};
+//! use serde_json::json;
+//!
+//! let host = Host::new();
+//! let web = host.cni(Network::new("web", json!({
+//!     "type": "bridge", "isGateway": true,
+//!     "ipam": { "type": "host-local", "subnet": "10.20.0.0/24" },
+//! })));
+//! let one = web.attachment(&host.netns("web-1")).added();
+//! host.run(&format!("ping -c 1 {}", one.address()));
+//! one.del().unwrap();
+//! ```
+//!
+//! Nothing here touches the machine's own namespaces, and nothing outlives a test, also not one
+//! that panics: namespaces live as long as the file descriptors that hold them.
+
+pub mod binaries;
+mod cni;
+pub mod containerd;
+mod host;
+mod namespaces;
+pub mod podman;
+mod processes;
+mod snapshot;
+pub mod traffic;
+
+pub use cni::{Attachment, Cni, Failure, Network, Plugin, Publish};
+pub use host::{Host, Netns, Outside};
+pub use namespaces::Namespaces;
+pub use processes::Daemon;
+pub use snapshot::Snapshot;
+
+/// Ends a test that cannot run here, saying why; the count of skipped tests comes from this line.
+#[macro_export]
+macro_rules! skip {
+    ($($reason:tt)*) => {{
+        println!("skipped: {}: {}", module_path!(), format!($($reason)*));
+        return;
+    }};
+}

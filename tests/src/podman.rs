@@ -1,0 +1,1 @@
+//! podman 4 with its CNI backend, on a [`Host`].
