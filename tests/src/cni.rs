@@ -393,6 +393,13 @@ impl Plugin {
         Self { host, program: format!("{directory}/{name}"), environment, stdin: Vec::new() }
     }
 
+    /// Another program in its place.
+    #[must_use]
+    pub fn program(mut self, path: &str) -> Self {
+        path.clone_into(&mut self.program);
+        self
+    }
+
     /// With `name` set to `value`, instead of what it was.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {

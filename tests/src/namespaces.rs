@@ -73,16 +73,6 @@ impl Namespaces {
         thread::scope(|scope| scope.spawn(there).join()).unwrap_or_else(|panic| resume_unwind(panic))
     }
 
-    /// Starts a thread there.
-    pub(crate) fn spawn<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> thread::JoinHandle<R> {
-        let namespaces = self.clone();
-        thread::spawn(move || {
-            namespaces.join();
-            drop(namespaces);
-            work()
-        })
-    }
-
     /// Moves the calling thread; it must be one that ends afterwards.
     fn join(&self) {
         unshare(UnshareFlags::FS); // a mount namespace is joined only by threads with a root of their own
