@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io::Write;
 use std::net::IpAddr;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::thread;
 
 use serde_json::{Map, Value, json};
@@ -260,9 +260,17 @@ impl Attachment {
     /// # Errors
     /// What the plugin that failed said.
     pub fn add(&mut self) -> Result<Value, Failure> {
+        self.add_by(|plugin| plugin.run("ADD"))
+    }
+
+    /// ADD, with each plugin of the list called by `run`.
+    ///
+    /// # Errors
+    /// What `run` gave back for the plugin that failed.
+    pub fn add_by(&mut self, mut run: impl FnMut(Plugin) -> Result<Value, Failure>) -> Result<Value, Failure> {
         let mut result = None;
         for plugin in &self.cni.network.plugins {
-            result = Some(self.call(plugin, result.as_ref()).run("ADD")?);
+            result = Some(run(self.call(plugin, result.as_ref()))?);
         }
         self.result.clone_from(&result);
         Ok(result.expect("a list has a plugin"))
@@ -297,8 +305,16 @@ impl Attachment {
     /// # Errors
     /// What the plugin that failed said.
     pub fn del(&self) -> Result<(), Failure> {
+        self.del_by(|plugin| plugin.run("DEL"))
+    }
+
+    /// DEL, with each plugin of the list called by `run`.
+    ///
+    /// # Errors
+    /// What `run` gave back for the plugin that failed.
+    pub fn del_by(&self, mut run: impl FnMut(Plugin) -> Result<Value, Failure>) -> Result<(), Failure> {
         for plugin in self.cni.network.plugins.iter().rev() {
-            self.call(plugin, self.result.as_ref()).run("DEL")?;
+            run(self.call(plugin, self.result.as_ref()))?;
         }
         Ok(())
     }
@@ -393,6 +409,12 @@ impl Plugin {
         Self { host, program: format!("{directory}/{name}"), environment, stdin: Vec::new() }
     }
 
+    /// The plugin's type, which is the name of its program.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.program.rsplit('/').next().unwrap_or_default()
+    }
+
     /// Another program in its place.
     #[must_use]
     pub fn program(mut self, path: &str) -> Self {
@@ -434,8 +456,16 @@ impl Plugin {
             // A plugin need not read what it is given; that is no error of ours.
             scope.spawn(move || drop(stdin.write_all(&self.stdin)));
             let output = child.wait_with_output().expect("wait for a plugin");
-            Failure::or_result(&self.program, verb, output.status, &output.stdout, &output.stderr)
+            self.outcome(verb, &output)
         })
+    }
+
+    /// What a call of it that ended with `output` came to.
+    ///
+    /// # Errors
+    /// When it exited with an error.
+    pub fn outcome(&self, verb: &str, output: &Output) -> Result<Value, Failure> {
+        Failure::or_result(&self.program, verb, output.status, &output.stdout, &output.stderr)
     }
 
     /// The command that calls it, with its pipes; for those who want to interfere. It must be
@@ -466,15 +496,15 @@ pub struct Failure {
     pub details: String,
     /// The `cniVersion` it came in.
     pub version: String,
-    call: String,
-    stderr: String,
+    call: Box<str>,
+    stderr: Box<str>,
 }
 
 impl Failure {
     fn or_result(program: &str, verb: &str, status: ExitStatus, stdout: &[u8], stderr: &[u8]) -> Result<Value, Self> {
         let call = format!("{verb} by {program}");
         let stdout = String::from_utf8_lossy(stdout);
-        let stderr = String::from_utf8_lossy(stderr).into_owned();
+        let stderr = String::from_utf8_lossy(stderr);
         let printed = match stdout.trim() {
             "" => Value::Null,
             text => serde_json::from_str(text).unwrap_or_else(|error| {
@@ -488,7 +518,14 @@ impl Failure {
         let code = printed["code"]
             .as_u64()
             .unwrap_or_else(|| panic!("{call} failed ({status}) without a code:\n{stdout}\n{stderr}"));
-        Err(Self { code, message: text("msg"), details: text("details"), version: text("cniVersion"), call, stderr })
+        Err(Self {
+            code,
+            message: text("msg"),
+            details: text("details"),
+            version: text("cniVersion"),
+            call: call.into(),
+            stderr: stderr.into(),
+        })
     }
 
     /// Whether the message or the details say `text`.

@@ -1,2 +1,0 @@
-//! Ours and the reference side by side.
-fn main() {}

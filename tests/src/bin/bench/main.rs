@@ -1,0 +1,148 @@
+//! Our `bridge` and the reference's (with `portmap` for published ports) side by side: the same
+//! operations on the same machine in the same minute, turn by turn, as whole processes, which is
+//! how a runtime pays for them.
+//!
+//! `bench [--quick] [--json] [--iterations N]`; `make bench` runs it.
+
+mod contender;
+mod measure;
+mod report;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use contender::Contender;
+use measure::{Cost, Sample};
+use netcore_tests::binaries;
+use report::{Goals, Report};
+
+struct Options {
+    quick: bool,
+    json: bool,
+    iterations: usize,
+}
+
+impl Options {
+    fn parse() -> Result<Self, String> {
+        let mut options = Self { quick: false, json: false, iterations: 0 };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--quick" => options.quick = true,
+                "--json" => options.json = true,
+                "--iterations" => {
+                    let count = arguments.next().unwrap_or_default();
+                    let wrong = || format!("--iterations {count:?}: a number of at least 1 is needed");
+                    options.iterations = count.parse().ok().filter(|count| *count > 0).ok_or_else(wrong)?;
+                }
+                other => return Err(format!("{other:?} is not --quick, --json or --iterations N")),
+            }
+        }
+        if options.iterations == 0 {
+            options.iterations = if options.quick { 10 } else { 100 };
+        }
+        Ok(options)
+    }
+
+    /// How many containers there are already.
+    fn crowds(&self) -> &'static [usize] {
+        if self.quick { &[0] } else { &[0, 100, 500] }
+    }
+}
+
+fn main() -> ExitCode {
+    let options = match Options::parse() {
+        Ok(options) => options,
+        Err(reason) => {
+            eprintln!("bench: {reason}");
+            return ExitCode::from(2);
+        }
+    };
+    let Some(reference) = binaries::reference() else {
+        eprintln!("bench: the reference plugins are not installed (`make bench` installs them)");
+        return ExitCode::FAILURE;
+    };
+    // Leases go to the disk that programs are built on: what syncing them costs is part of it.
+    let leases = Leases::beside_this_program();
+    let mut report = Report::new(options.iterations);
+    for publish in [false, true] {
+        for &crowd in options.crowds() {
+            eprintln!("bench: {}, {crowd} containers", if publish { "published port" } else { "bridge" });
+            let pair = [
+                Contender::new("ours", &binaries::under_test(), publish, &leases.0, crowd),
+                Contender::new("reference", &reference, publish, &leases.0, crowd),
+            ];
+            one_by_one(&pair, &options, publish, crowd, &mut report);
+            if crowd == 0 {
+                sixteen_at_a_time(&pair, &options, publish, &mut report);
+            }
+        }
+    }
+    if options.json {
+        println!("{}", report.json())
+    } else {
+        println!("{report}")
+    }
+    ExitCode::SUCCESS
+}
+
+/// One ADD and one DEL after the other, ours and theirs by turns.
+fn one_by_one(pair: &[Contender; 2], options: &Options, publish: bool, crowd: usize, report: &mut Report) {
+    let mut samples: [[Vec<Sample>; 2]; 2] = Default::default();
+    let mut costs: [[Cost; 2]; 2] = Default::default();
+    // The first ADD also makes the bridge and the tables: not counted.
+    for contender in pair {
+        contender.warm();
+    }
+    for _ in 0..options.iterations {
+        for (contender, samples) in pair.iter().zip(&mut samples) {
+            let (added, deleted) = contender.once(measure::timed);
+            samples[0].push(added);
+            samples[1].push(deleted);
+        }
+    }
+    for (contender, costs) in pair.iter().zip(&mut costs) {
+        *costs = contender.costs();
+    }
+    let scenario = format!("{}, {crowd} containers", if publish { "bridge, published port" } else { "bridge" });
+    for (verb, name) in ["ADD", "DEL"].into_iter().enumerate() {
+        let goals = Goals::of(name, publish);
+        let by_verb = [&samples[0][verb], &samples[1][verb]].map(|samples| samples.as_slice());
+        report.operation(&scenario, name, by_verb, [&costs[0][verb], &costs[1][verb]], &goals);
+    }
+}
+
+/// Sixteen runtimes at once.
+fn sixteen_at_a_time(pair: &[Contender; 2], options: &Options, publish: bool, report: &mut Report) {
+    let batches = if options.quick { 1 } else { 5 };
+    let mut rates: [[Vec<f64>; 2]; 2] = Default::default();
+    for _ in 0..batches {
+        for (contender, rates) in pair.iter().zip(&mut rates) {
+            let (added, deleted) = contender.together(16, if options.quick { 1 } else { 3 });
+            rates[0].push(added);
+            rates[1].push(deleted);
+        }
+    }
+    let scenario = if publish { "bridge, published port, 16 at a time" } else { "bridge, 16 at a time" };
+    for (verb, name) in ["ADD", "DEL"].into_iter().enumerate() {
+        report.rate(scenario, name, [&rates[0][verb], &rates[1][verb]], (name == "ADD").then_some(4.0));
+    }
+}
+
+/// A directory of its own for reservations, removed at the end.
+struct Leases(PathBuf);
+
+impl Leases {
+    fn beside_this_program() -> Self {
+        let program = std::env::current_exe().expect("the path of this program");
+        let directory = program.with_file_name(format!("bench-leases-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("create a directory for leases");
+        Self(directory)
+    }
+}
+
+impl Drop for Leases {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,108 @@
+//! What one process costs: itself and everything it starts and waits for.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use netcore_tests::{Failure, Host, Plugin, binaries};
+use serde_json::Value;
+
+/// Time of one operation.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Sample {
+    /// From before the process is started until it has ended.
+    pub(crate) wall: Duration,
+    /// User and system time, its children's included.
+    pub(crate) cpu: Duration,
+}
+
+/// What is the same each time.
+#[derive(Default)]
+pub(crate) struct Cost {
+    /// The largest resident set of any one of its processes, in KiB.
+    pub(crate) peak_kib: u64,
+    /// How many programs were run; unknown without strace.
+    pub(crate) programs: Option<u64>,
+}
+
+type Outcome = Result<Value, Failure>;
+
+/// Calls `plugin` and takes the time.
+pub(crate) fn timed(host: &Host, plugin: &Plugin, verb: &str) -> (Outcome, Sample) {
+    let (output, wall, usage) = ended(host, plugin.command(verb), plugin.configuration());
+    (plugin.outcome(verb, &output), Sample { wall, cpu: duration(usage.ru_utime) + duration(usage.ru_stime) })
+}
+
+/// The largest of several.
+pub(crate) struct Peak(pub(crate) u64);
+
+impl std::iter::Sum for Peak {
+    fn sum<I: Iterator<Item = Self>>(peaks: I) -> Self {
+        Self(peaks.map(|peak| peak.0).max().unwrap_or_default())
+    }
+}
+
+/// Calls `plugin` and looks at its memory.
+pub(crate) fn peak_memory(host: &Host, plugin: &Plugin, verb: &str) -> (Outcome, Peak) {
+    let mut command = plugin.command(verb);
+    // SAFETY: the closure does nothing. It is there because std then forks: a process that was
+    // started by vfork shares our memory until it execs, and the kernel counts that as its own.
+    unsafe { command.pre_exec(|| Ok(())) };
+    let (output, _, usage) = ended(host, command, plugin.configuration());
+    (plugin.outcome(verb, &output), Peak(u64::try_from(usage.ru_maxrss).unwrap_or_default()))
+}
+
+pub(crate) fn can_count_programs() -> bool {
+    binaries::installed("strace")
+}
+
+/// Calls `plugin` under strace and counts what is executed.
+pub(crate) fn programs(host: &Host, plugin: &Plugin, verb: &str) -> (Outcome, u64) {
+    let log = "/run/bench-strace";
+    let called = plugin.command(verb);
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-e", "trace=execve", "-e", "signal=none", "-o", log]).arg(called.get_program());
+    command.env_clear().envs(called.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (output, _, _) = ended(host, command, plugin.configuration());
+    let log = host.enter(|| fs::read_to_string(log)).expect("read strace's log");
+    let count = log.lines().filter(|line| line.contains("execve(") && line.ends_with("= 0")).count();
+    (plugin.outcome(verb, &output), count.try_into().expect("a few"))
+}
+
+/// Runs `command` on `host` until it has ended.
+#[expect(clippy::zombie_processes, reason = "waited for with wait4, for what it used")]
+fn ended(host: &Host, mut command: Command, stdin: &[u8]) -> (Output, Duration, libc::rusage) {
+    host.enter(|| {
+        let began = Instant::now();
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("start {command:?}: {error}"));
+        let mut into = child.stdin.take().expect("piped");
+        into.write_all(stdin).expect("a plugin reads its configuration");
+        drop(into);
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        child.stdout.take().expect("piped").read_to_end(&mut stdout).expect("read from a plugin");
+        let (status, usage) = wait(child.id());
+        let wall = began.elapsed();
+        child.stderr.take().expect("piped").read_to_end(&mut stderr).expect("read from a plugin");
+        (Output { status, stdout, stderr }, wall, usage)
+    })
+}
+
+/// Waits for a child, with what it used (wait4(2)).
+fn wait(pid: u32) -> (ExitStatus, libc::rusage) {
+    let pid = libc::pid_t::try_from(pid).expect("a process id");
+    let mut status = 0;
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: both pointers are to live, writable memory of the right types, and all zeroes is a
+    // valid `rusage`, should the call not fill it in. The child is ours and nobody else waits for it.
+    let (waited, usage) = unsafe { (libc::wait4(pid, &raw mut status, 0, usage.as_mut_ptr()), usage.assume_init()) };
+    assert_eq!(waited, pid, "wait for a plugin: {}", std::io::Error::last_os_error());
+    (ExitStatus::from_raw(status), usage)
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    let micros = time.tv_sec * 1_000_000 + time.tv_usec;
+    Duration::from_micros(micros.try_into().unwrap_or_default())
+}

@@ -1,0 +1,212 @@
+//! The numbers, side by side, with what is aimed at.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::measure::{Cost, Sample};
+
+/// What is aimed at: fractions of the reference's cost.
+pub(crate) struct Goals {
+    wall: f64,
+    cpu: f64,
+}
+
+impl Goals {
+    pub(crate) fn of(verb: &str, publish: bool) -> Self {
+        let wall = match (verb, publish) {
+            ("ADD", false) => 8.0,
+            ("ADD", true) => 15.0,
+            (_, false) => 3.0,
+            (_, true) => 5.0,
+        };
+        Self { wall, cpu: 10.0 }
+    }
+}
+
+const PEAK_GOAL_KIB: f64 = 6.0 * 1024.0;
+
+/// How a row's numbers are meant.
+#[derive(Clone, Copy)]
+enum Unit {
+    Milliseconds,
+    Mebibytes,
+    Programs,
+    PerSecond,
+}
+
+/// When a row is good.
+enum Goal {
+    /// At most one in so many of the reference's.
+    Fraction(f64),
+    /// At least so many times the reference's.
+    Times(f64),
+    /// At most this.
+    Most(f64),
+    /// Shown for the record.
+    None,
+}
+
+struct Row {
+    scenario: String,
+    what: String,
+    unit: Unit,
+    ours: f64,
+    reference: f64,
+    goal: Goal,
+}
+
+/// All rows.
+pub(crate) struct Report {
+    iterations: usize,
+    rows: Vec<Row>,
+}
+
+impl Report {
+    pub(crate) fn new(iterations: usize) -> Self {
+        Self { iterations, rows: Vec::new() }
+    }
+
+    pub(crate) fn operation(
+        &mut self,
+        scenario: &str,
+        verb: &str,
+        samples: [&[Sample]; 2],
+        costs: [&Cost; 2],
+        goals: &Goals,
+    ) {
+        let mut add = |what: &str, unit, [ours, reference]: [f64; 2], goal| {
+            let (scenario, what) = (scenario.to_owned(), format!("{verb} {what}"));
+            self.rows.push(Row { scenario, what, unit, ours, reference, goal });
+        };
+        let walls = samples.map(|samples| sorted(samples, |sample| sample.wall));
+        let cpus = samples.map(|samples| sorted(samples, |sample| sample.cpu));
+        add(
+            "wall, median",
+            Unit::Milliseconds,
+            [quantile(&walls[0], 50), quantile(&walls[1], 50)],
+            Goal::Fraction(goals.wall),
+        );
+        add("wall, p99", Unit::Milliseconds, [quantile(&walls[0], 99), quantile(&walls[1], 99)], Goal::None);
+        add(
+            "CPU, median",
+            Unit::Milliseconds,
+            [quantile(&cpus[0], 50), quantile(&cpus[1], 50)],
+            Goal::Fraction(goals.cpu),
+        );
+        #[allow(clippy::cast_precision_loss, reason = "mebibytes, and a handful")]
+        {
+            let peaks = costs.map(|cost| cost.peak_kib as f64 / 1024.0);
+            add("peak memory", Unit::Mebibytes, peaks, Goal::Most(PEAK_GOAL_KIB / 1024.0));
+            if let [Some(ours), Some(reference)] = costs.map(|cost| cost.programs) {
+                add("programs run", Unit::Programs, [ours as f64, reference as f64], Goal::Most(1.0));
+            }
+        }
+    }
+
+    pub(crate) fn rate(&mut self, scenario: &str, verb: &str, rates: [&[f64]; 2], times: Option<f64>) {
+        let [ours, reference] = rates.map(|rates| {
+            let mut rates = rates.to_vec();
+            rates.sort_by(f64::total_cmp);
+            quantile(&rates, 50)
+        });
+        let goal = times.map_or(Goal::None, Goal::Times);
+        let (scenario, what) = (scenario.to_owned(), format!("{verb} rate, median"));
+        self.rows.push(Row { scenario, what, unit: Unit::PerSecond, ours, reference, goal });
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        let row = |row: &Row| {
+            json!({
+                "scenario": row.scenario, "what": row.what, "unit": row.unit.name(), "ours": row.ours,
+                "reference": row.reference, "goal": row.goal_words(), "reached": row.reached(),
+            })
+        };
+        json!({ "iterations": self.iterations, "rows": self.rows.iter().map(row).collect::<Vec<_>>() })
+    }
+}
+
+impl Row {
+    fn reached(&self) -> Option<bool> {
+        match self.goal {
+            Goal::Fraction(parts) => Some(self.ours * parts <= self.reference),
+            Goal::Times(times) => Some(self.ours >= self.reference * times),
+            Goal::Most(most) => Some(self.ours <= most),
+            Goal::None => None,
+        }
+    }
+
+    fn goal_words(&self) -> String {
+        match self.goal {
+            Goal::Fraction(parts) => format!("at most 1/{parts}"),
+            Goal::Times(times) => format!("at least {times}x"),
+            Goal::Most(most) => format!("at most {most}"),
+            Goal::None => String::new(),
+        }
+    }
+
+    fn ratio(&self) -> String {
+        match self.unit {
+            Unit::PerSecond => format!("{:.1}x", self.ours / self.reference),
+            _ => format!("1/{:.1}", self.reference / self.ours),
+        }
+    }
+}
+
+impl Unit {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Milliseconds => "ms",
+            Self::Mebibytes => "MiB",
+            Self::Programs => "",
+            Self::PerSecond => "/s",
+        }
+    }
+
+    fn show(self, value: f64) -> String {
+        match self {
+            Self::Programs => format!("{value:.0}"),
+            Self::PerSecond => format!("{value:.0} {}", self.name()),
+            _ => format!("{value:.2} {}", self.name()),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut scenario = "";
+        for row in &self.rows {
+            if row.scenario != scenario {
+                scenario = &row.scenario;
+                writeln!(f, "\n{scenario:<38}{:>12}{:>12}{:>9}   goal", "ours", "reference", "ratio")?;
+            }
+            let verdict = match row.reached() {
+                Some(true) => "reached",
+                Some(false) => "MISSED",
+                None => "",
+            };
+            let (ours, reference) = (row.unit.show(row.ours), row.unit.show(row.reference));
+            let line = format!(
+                "  {:<36}{ours:>12}{reference:>12}{:>9}   {} {verdict}",
+                row.what,
+                row.ratio(),
+                row.goal_words()
+            );
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        write!(f, "\n{} operations of each kind, ours and the reference's by turns; whole processes", self.iterations)
+    }
+}
+
+fn sorted(samples: &[Sample], of: impl Fn(&Sample) -> Duration) -> Vec<f64> {
+    let mut values: Vec<f64> = samples.iter().map(|sample| of(sample).as_secs_f64() * 1000.0).collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+/// The value that `percent` of the sorted values do not exceed (nearest rank).
+fn quantile(sorted: &[f64], percent: usize) -> f64 {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
+}
