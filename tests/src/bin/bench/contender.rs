@@ -82,11 +82,7 @@ impl Contender {
             costs[0].peak_kib = costs[0].peak_kib.max(added.0);
             costs[1].peak_kib = costs[1].peak_kib.max(deleted.0);
         }
-        if measure::can_count_programs() {
-            let (added, deleted) = self.once(measure::programs);
-            costs[0].programs = Some(added);
-            costs[1].programs = Some(deleted);
-        }
+        (costs[0].programs, costs[1].programs) = self.once(measure::programs);
         costs
     }
 

@@ -62,6 +62,10 @@ fn main() -> ExitCode {
         eprintln!("bench: the reference plugins are not installed (`make bench` installs them)");
         return ExitCode::FAILURE;
     };
+    if let Some(program) = measure::missing() {
+        eprintln!("bench: {program} is not installed (`make bench` installs it)");
+        return ExitCode::FAILURE;
+    }
     // Leases go to the disk that programs are built on: what syncing them costs is part of it.
     let leases = Leases::beside_this_program();
     let mut report = Report::new(options.iterations);

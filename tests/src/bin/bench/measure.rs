@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -23,8 +23,8 @@ pub(crate) struct Sample {
 pub(crate) struct Cost {
     /// The largest resident set of any one of its processes, in KiB.
     pub(crate) peak_kib: u64,
-    /// How many programs were run; unknown without strace.
-    pub(crate) programs: Option<u64>,
+    /// How many programs were run.
+    pub(crate) programs: u64,
 }
 
 type Outcome = Result<Value, Failure>;
@@ -44,32 +44,38 @@ impl std::iter::Sum for Peak {
     }
 }
 
-/// Calls `plugin` and looks at its memory.
+/// What is needed beside the plugins and not there.
+pub(crate) fn missing() -> Option<&'static str> {
+    ["time", "strace"].into_iter().find(|program| !binaries::installed(program))
+}
+
+/// Calls `plugin` under time(1) and takes its peak memory. Not from our own wait4(2): what we
+/// start counts our memory as its own until it execs, and time(1) is small.
 pub(crate) fn peak_memory(host: &Host, plugin: &Plugin, verb: &str) -> (Outcome, Peak) {
-    let mut command = plugin.command(verb);
-    // SAFETY: the closure does nothing. It is there because std then forks: a process that was
-    // started by vfork shares our memory until it execs, and the kernel counts that as its own.
-    unsafe { command.pre_exec(|| Ok(())) };
-    let (output, _, usage) = ended(host, command, plugin.configuration());
-    (plugin.outcome(verb, &output), Peak(u64::try_from(usage.ru_maxrss).unwrap_or_default()))
+    let (outcome, report) = watched(host, plugin, verb, &["time", "-f", "%M", "-o", WATCHER_LOG]);
+    (outcome, Peak(report.trim().parse().expect("time(1) prints KiB")))
 }
 
-pub(crate) fn can_count_programs() -> bool {
-    binaries::installed("strace")
-}
-
-/// Calls `plugin` under strace and counts what is executed.
+/// Calls `plugin` under strace(1) and counts what is executed.
 pub(crate) fn programs(host: &Host, plugin: &Plugin, verb: &str) -> (Outcome, u64) {
-    let log = "/run/bench-strace";
+    let strace = ["strace", "-f", "-qq", "-e", "trace=execve", "-e", "signal=none", "-o", WATCHER_LOG];
+    let (outcome, log) = watched(host, plugin, verb, &strace);
+    let count = log.lines().filter(|line| line.contains("execve(") && line.ends_with("= 0")).count();
+    (outcome, count.try_into().expect("a few"))
+}
+
+const WATCHER_LOG: &str = "/run/bench-watcher";
+
+/// Calls `plugin` under `watcher`, and gives back what that wrote.
+fn watched(host: &Host, plugin: &Plugin, verb: &str, watcher: &[&str]) -> (Outcome, String) {
     let called = plugin.command(verb);
-    let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-e", "trace=execve", "-e", "signal=none", "-o", log]).arg(called.get_program());
+    let mut command = Command::new(watcher[0]);
+    command.args(&watcher[1..]).arg(called.get_program());
     command.env_clear().envs(called.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let (output, _, _) = ended(host, command, plugin.configuration());
-    let log = host.enter(|| fs::read_to_string(log)).expect("read strace's log");
-    let count = log.lines().filter(|line| line.contains("execve(") && line.ends_with("= 0")).count();
-    (plugin.outcome(verb, &output), count.try_into().expect("a few"))
+    let log = host.enter(|| fs::read_to_string(WATCHER_LOG)).expect("read the watcher's log");
+    (plugin.outcome(verb, &output), log)
 }
 
 /// Runs `command` on `host` until it has ended.
