@@ -1,0 +1,42 @@
+# `make demo` shows what this is for; `make test` runs all tests. Both install what is missing,
+# and say what. There is no other set-up.
+
+# Where `make install` puts the plugins: where runtimes look for them.
+PREFIX ?= /opt/cni
+BIN_DIR ?= $(PREFIX)/bin
+
+export PATH := $(PATH):$(HOME)/.cargo/bin
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+PLUGINS := bridge none
+
+.PHONY: demo test bench lint build install
+
+demo:
+	tests/install-packages demo
+	$(MAKE) build
+	NETCORE_BIN_DIR=$(TARGET)/release tests/demo
+
+test:
+	.ci/run tests
+
+# BENCH=--quick for a short one, BENCH=--json for numbers to keep.
+bench:
+	tests/install-packages bench
+	$(MAKE) build
+	cargo build -q -p netcore-tests --bin bench
+	NETCORE_BIN_DIR=$(TARGET)/release tests/as-root $(TARGET)/debug/bench $(BENCH)
+
+lint:
+	.ci/run lint
+
+build:
+	cargo build --release $(PLUGINS:%=--bin %)
+
+# A runtime may be starting a plugin at this moment: each is there, old or new, at any time.
+install: build
+	install -d $(DESTDIR)$(BIN_DIR)
+	for plugin in $(PLUGINS); do \
+		install -m 755 $(TARGET)/release/$$plugin $(DESTDIR)$(BIN_DIR)/.$$plugin.new && \
+		mv -f $(DESTDIR)$(BIN_DIR)/.$$plugin.new $(DESTDIR)$(BIN_DIR)/$$plugin || exit 1; \
+	done
+	ln -sfn none $(DESTDIR)$(BIN_DIR)/loopback
