@@ -100,6 +100,24 @@ fn connect_disconnect_and_reload() {
     nothing_left(&host);
 }
 
+/// podman hands a container's ports to each of its networks.
+#[test]
+fn a_published_port_on_two_networks() {
+    if let Some(reason) = Podman::missing() {
+        skip!("{reason}");
+    }
+    let (host, outside, podman) = machine();
+    run(&podman, "one", "--network web,db -p 8080:80");
+    let one = podman.netns("one");
+    let server = serve(&one, "one", 80);
+    assert_eq!(who_answers(&*outside, Outside::HOST_V4, 8080), "one");
+    podman.run("network disconnect web one");
+    assert_eq!(who_answers(&*outside, Outside::HOST_V4, 8080), "one", "by the network that is left");
+    drop((server, one));
+    podman.run("rm -f -t 0 one");
+    nothing_left(&host);
+}
+
 /// The chain that podman itself writes, with the reference plugins behind our bridge.
 #[test]
 fn the_chain_that_podman_writes() {
