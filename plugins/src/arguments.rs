@@ -53,13 +53,14 @@ impl Arguments {
                 _ if key.starts_with("K8S_") => {
                     arguments.labels.insert(key.to_owned(), value.to_owned());
                 }
-                _ => unknown = unknown.or(Some(key)),
+                _ => unknown = unknown.or(Some(pair)),
             }
         }
         match unknown {
-            Some(key) if !ignore_unknown => {
-                let known = "a known key: IP, MAC, GATEWAY, IgnoreUnknown or K8S_*; IgnoreUnknown=1 lets others pass";
-                Err(Failure::environment("CNI_ARGS", &format!("{key:?}"), known))
+            Some(pair) if !ignore_unknown => {
+                let known =
+                    "one of the known keys: IP, MAC, GATEWAY, IgnoreUnknown or K8S_*; IgnoreUnknown=1 lets others pass";
+                Err(Failure::environment("CNI_ARGS", &format!("{pair:?}"), known))
             }
             _ => Ok(arguments),
         }

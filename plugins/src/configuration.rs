@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::arguments::Arguments;
-use crate::decode::{decode, shown};
+use crate::decode::{decapitalised, decode, shown};
 use crate::document::Document;
 use crate::unsupported;
 
@@ -70,7 +70,7 @@ fn dns(document: &Document) -> Result<Dns> {
     }
 
     if let Some(resolver) = document.capability("dns") {
-        let Resolver { servers, searches, options } = decode("runtimeConfig.dns", resolver)?;
+        let Resolver { servers, searches, options } = decode("runtimeConfig.dns", &decapitalised(resolver))?;
         return Ok(Dns { nameservers: servers, domain: None, search: searches, options });
     }
     document.keys.get("dns").map_or(Ok(Dns::default()), |section| decode("dns", section))

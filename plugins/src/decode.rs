@@ -88,6 +88,20 @@ fn accepted(field: &str, message: &str) -> String {
     }
 }
 
+/// `value` with the first letter of each key small. A runtime written in Go names a field as its
+/// program does (`HostPort`) where nobody said otherwise, and takes both spellings itself.
+pub(crate) fn decapitalised(value: &Value) -> Value {
+    let small = |key: &str| {
+        let mut letters = key.chars();
+        letters.next().map(|first| first.to_ascii_lowercase()).into_iter().chain(letters).collect::<String>()
+    };
+    match value {
+        Value::Array(items) => Value::Array(items.iter().map(decapitalised).collect()),
+        Value::Object(keys) => keys.iter().map(|(key, value)| (small(key), decapitalised(value))).collect(),
+        other => other.clone(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use netcore::model::{BridgeConfig, Lease};

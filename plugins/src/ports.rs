@@ -8,7 +8,7 @@ use netcore::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::decode::decode;
+use crate::decode::{decapitalised, decode};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -34,7 +34,7 @@ fn one() -> i64 {
 /// [`Error::Invalid`] naming the entry's field: a port that is none, a range that leaves the port
 /// space, a protocol without ports, a host port that leads to two places.
 pub(crate) fn mappings(at: &str, list: &Value) -> Result<Vec<PortMapping>> {
-    let entries: Vec<Entry> = decode(at, list)?;
+    let entries: Vec<Entry> = decode(at, &decapitalised(list))?;
     let mut mappings: Vec<PortMapping> = Vec::with_capacity(entries.len());
     for (position, entry) in entries.into_iter().enumerate() {
         let at = format!("{at}[{position}]");
@@ -108,6 +108,12 @@ mod tests {
 
     fn refusal(entry: Value) -> String {
         mappings("portMappings", &json!([entry])).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn containerd_writes_its_fields_large() {
+        let list = json!([{"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""}]);
+        assert_eq!(mappings("portMappings", &list).unwrap(), [PortMapping::tcp(8080, 80)]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::ipam::{self, Ipam, Request};
 use crate::kernel::{Kernel, Linux};
 use crate::model::{
-    Attachment, AttachmentId, IpamConfig, Lease, Link, LinkKind, Mac, Mark, Mode, Name, Network, Object, Phase,
+    Attachment, AttachmentId, IpamConfig, Lease, Link, LinkKind, Mac, Mark, Mode, Name, NatRule, Network, Object, Phase,
 };
 use crate::plan::{Step, drift, plan, removal};
 use crate::store::{DEFAULT_DIRECTORY, Lock, Record, Store};
@@ -74,8 +74,8 @@ impl<K: Kernel> Engine<K> {
             return Err(Error::invalid("netns", "nothing", "the path of the container's network namespace"));
         };
         let kernel = self.kernel.enter(Some(netns)).await?;
-        let locks = self.lock(&network.name, &attachment.id)?;
-        if self.store.load(&network.name, &attachment.id)?.is_some() {
+        let locks = self.lock(network, &attachment.id)?;
+        if self.store.load(network, &attachment.id)?.is_some() {
             return Err(Error::AlreadyAttached {
                 network: network.name.to_string(),
                 attachment: attachment.id.to_string(),
@@ -105,12 +105,13 @@ impl<K: Kernel> Engine<K> {
         Error: From<I::Error>,
     {
         let id = id.try_into()?;
-        let locks = self.lock(&network.name, &id)?;
-        let record = match self.store.load(&network.name, &id)? {
+        let locks = self.lock(network, &id)?;
+        let record = match self.store.load(network, &id)? {
             Some(record) => record,
             None => Record::new(network.clone(), Attachment::new(id, None)),
         };
         let mut errors = self.withdraw(&record, locks).await;
+        errors.extend(self.hand_over_ports(&record).await.err());
         let expendable = if removes_empty_bridge(&record.network) { desired(&record)?.network } else { Vec::new() };
         errors.extend(self.tidy(&network.name, &expendable).await.err());
         Error::from_list(errors)
@@ -139,7 +140,7 @@ impl<K: Kernel> Engine<K> {
         Error: From<I::Error>,
     {
         let id = id.try_into()?;
-        let Some(record) = self.store.load(&network.name, &id)? else {
+        let Some(record) = self.store.load(network, &id)? else {
             return Err(Error::NotAttached {
                 network: network.name.to_string(),
                 attachment: id.to_string(),
@@ -167,7 +168,7 @@ impl<K: Kernel> Engine<K> {
     /// Everything that could not be removed. The rest is removed.
     pub async fn gc(&self, network: &Network, valid: &[AttachmentId]) -> Result<()> {
         let mut errors = Vec::new();
-        for id in self.store.attachments(&network.name)? {
+        for id in self.store.attachments(network)? {
             if !valid.contains(&id) {
                 errors.extend(self.detach(network, id).await.err());
             }
@@ -265,7 +266,26 @@ impl<K: Kernel> Engine<K> {
         if let Some(ipam) = self.ipam(&record.network)? {
             ipam.release(&request(record))?;
         }
-        self.store.remove(&record.network.name, &record.attachment.id)
+        self.store.remove(&record.network, &record.attachment.id)
+    }
+
+    /// A container on several networks publishes its ports by one of them. When that one is left,
+    /// those it stays on take over.
+    async fn hand_over_ports(&self, left: &Record) -> Result<()> {
+        if left.attachment.publish.is_empty() {
+            return Ok(());
+        }
+        for other in self.store.of_container(&left.attachment.id.container)? {
+            let (network, id) = (&other.network, &other.attachment.id);
+            let _locks = self.lock(network, id)?;
+            // It may have gone before the locks were taken.
+            let Some(record) = self.store.load(network, id)? else { continue };
+            let mut published = desired(&record)?.attachment;
+            published.retain(|object| matches!(object, Object::Nat(NatRule::Publish { .. })));
+            let steps = plan(&published, &self.kernel.observe(&published).await?)?;
+            apply_shared(&self.kernel, &steps).await?;
+        }
+        Ok(())
     }
 
     /// Cleans up behind the last attachment of a network: of what attachments share, those of
@@ -289,8 +309,8 @@ impl<K: Kernel> Engine<K> {
         Ok(())
     }
 
-    fn lock(&self, network: &Name, id: &AttachmentId) -> Result<Locks> {
-        let shared = self.store.share_network(network)?;
+    fn lock(&self, network: &Network, id: &AttachmentId) -> Result<Locks> {
+        let shared = self.store.share_network(&network.name)?;
         Ok(Locks { attachment: self.store.lock_attachment(network, id)?, _network: shared })
     }
 

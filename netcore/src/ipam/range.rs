@@ -196,7 +196,7 @@ fn check_overlaps(sets: &[Vec<(String, Pool)>]) -> Result<()> {
     let pools: Vec<_> = sets.iter().flatten().collect();
     for (position, (path, pool)) in pools.iter().enumerate() {
         if let Some((other_path, other)) = pools[..position].iter().find(|(_, other)| pool.overlaps(other)) {
-            let expected = format!("apart from {other_path}, which is {other}");
+            let expected = format!("free of overlap with {other_path}, which is {other}");
             return Err(Error::invalid(path.as_str(), pool, expected));
         }
     }
@@ -321,7 +321,7 @@ mod tests {
             ),
             (
                 json!({"subnet": "10.1.0.0/16", "ranges": [[{"subnet": "10.2.0.0/16"}, {"subnet": "10.1.7.0/24"}]]}),
-                "ipam.ranges[0][1]: 10.1.7.1-10.1.7.254 is not apart from ipam, which is 10.1.0.1-10.1.255.254",
+                "ipam.ranges[0][1]: 10.1.7.1-10.1.7.254 is not free of overlap with ipam, which is 10.1.0.1-10.1.255.254",
             ),
             (
                 json!({"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.1", "rangeEnd": "10.1.0.1"}),

@@ -92,20 +92,22 @@ pub(super) fn flush(published: &[Published]) -> Result<usize> {
 
 /// Forgets the connections that `address`, a container's, was reached by; says how many.
 pub(super) fn flush_address(address: IpAddr) -> Result<usize> {
-    let filter = [
-        nested(CTA_TUPLE_REPLY, &nested(CTA_TUPLE_IP, &source(address))),
-        nested(
-            CTA_FILTER,
-            &[
-                attribute(CTA_FILTER_ORIG_FLAGS, &0_u32.to_ne_bytes()),
-                attribute(CTA_FILTER_REPLY_FLAGS, &COMPARE_IP_SRC.to_ne_bytes()),
-            ]
-            .concat(),
-        ),
-    ]
-    .concat();
-    forget(address.is_ipv6(), &filter, |entry| entry.reply.source == Some(address))
+    forget(address.is_ipv6(), &address_filter(address), |entry| entry.reply.source == Some(address))
         .map_err(|refusal| refusal.error(format!("connections to {address}")))
+}
+
+/// What a dump compares to find an address that answers. For IPv6 no more than the family: there
+/// the kernel lets everything through *but* the address (net/netfilter/nf_conntrack_netlink.c,
+/// `ctnetlink_filter_match_tuple`, takes the answer of `ipv6_addr_cmp` the wrong way round; seen on
+/// 6.18).
+fn address_filter(address: IpAddr) -> Vec<u8> {
+    let IpAddr::V4(v4) = address else { return Vec::new() };
+    let flags = [
+        attribute(CTA_FILTER_ORIG_FLAGS, &0_u32.to_ne_bytes()),
+        attribute(CTA_FILTER_REPLY_FLAGS, &COMPARE_IP_SRC.to_ne_bytes()),
+    ];
+    let source = nested(CTA_TUPLE_IP, &attribute(CTA_IP_V4_SRC, &v4.octets()));
+    [nested(CTA_TUPLE_REPLY, &source), nested(CTA_FILTER, &flags.concat())].concat()
 }
 
 /// What a dump compares: everything of a single port, else no more than the family.
@@ -113,9 +115,10 @@ fn port_filter(ports: &[Published]) -> Vec<u8> {
     let [port] = ports else { return Vec::new() };
     let mut compare = COMPARE_PROTO_NUM | COMPARE_DST_PORT;
     let mut tuple = Vec::new();
-    if let Some(address) = port.host_address {
+    // Not for IPv6, see `address_filter`.
+    if let Some(IpAddr::V4(address)) = port.host_address {
         compare |= COMPARE_IP_DST;
-        tuple.extend(nested(CTA_TUPLE_IP, &destination(address)));
+        tuple.extend(nested(CTA_TUPLE_IP, &attribute(CTA_IP_V4_DST, &address.octets())));
     }
     let protocol =
         [attribute(CTA_PROTO_NUM, &[port.protocol.number()]), attribute(CTA_PROTO_DST_PORT, &port.port.to_be_bytes())];
@@ -125,20 +128,6 @@ fn port_filter(ports: &[Published]) -> Vec<u8> {
         attribute(CTA_FILTER_REPLY_FLAGS, &0_u32.to_ne_bytes()),
     ];
     [nested(CTA_TUPLE_ORIG, &tuple), nested(CTA_FILTER, &flags.concat())].concat()
-}
-
-fn source(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => attribute(CTA_IP_V4_SRC, &v4.octets()),
-        IpAddr::V6(v6) => attribute(CTA_IP_V6_SRC, &v6.octets()),
-    }
-}
-
-fn destination(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => attribute(CTA_IP_V4_DST, &v4.octets()),
-        IpAddr::V6(v6) => attribute(CTA_IP_V6_DST, &v6.octets()),
-    }
 }
 
 /// Whether the namespace tracks any connection. To find one, the kernel walks the whole table,

@@ -230,7 +230,8 @@ async fn update_peer(kernel: &Linux, link: &Link, had: &Veth, want: &Veth) -> Re
     sandbox.change(RouteNetlinkMessage::SetLink(message), 0).await.map_err(failed)
 }
 
-/// Removes `link` if it is ours; what is gone, and what is not ours, is a success.
+/// Removes `link` if it is ours; what is gone, what is not ours, and a bridge that still has
+/// ports, whosever they are, is a success.
 pub(super) async fn remove(kernel: &Linux, link: &Link) -> Result<()> {
     let failed = |refusal: Refusal| refusal.error("remove", show(link));
     if matches!(link.kind, LinkKind::Loopback) {
@@ -242,10 +243,17 @@ pub(super) async fn remove(kernel: &Linux, link: &Link) -> Result<()> {
     if found.name != link.name.as_str() || found.kind != link.kind.name() || !is_ours(link, &found) {
         return Ok(());
     }
+    if matches!(link.kind, LinkKind::Bridge(_)) && has_ports(&rtnl, &found).await.map_err(failed)? {
+        return Ok(());
+    }
     // By index: another interface of the same name, made meanwhile, is not meant.
     let mut message = LinkMessage::default();
     message.header.index = found.index;
     forgive(rtnl.change(RouteNetlinkMessage::DelLink(message), 0).await, &[Errno::NODEV]).map_err(failed)
+}
+
+async fn has_ports(rtnl: &Rtnl, bridge: &Seen) -> Result<bool, Refusal> {
+    Ok(seen::all(rtnl).await?.iter().any(|link| link.master == Some(bridge.index)))
 }
 
 /// Whether `found` may be removed in the name of `link`.

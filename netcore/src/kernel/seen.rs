@@ -11,6 +11,7 @@ use netlink_packet_route::link::{
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use rustix::io::Errno;
 
+use super::link::BIRTH_GROUP;
 use super::linux::Linux;
 use super::rtnl::{Refusal, Rtnl};
 use crate::error::{Error, Result};
@@ -30,7 +31,7 @@ pub(super) struct Seen {
     pub(super) up: bool,
     promiscuous: bool,
     /// The bridge it is a port of, by index.
-    master: Option<u32>,
+    pub(super) master: Option<u32>,
     hairpin: bool,
     isolated: bool,
     /// Whether the bridge passes frames through the port; false for what is no port.
@@ -244,7 +245,12 @@ pub(super) async fn link(kernel: &Linux, interfaces: &Interfaces, wanted: &Link)
             }
             _ => found.plain_kind(),
         };
-        objects.push(Object::Link(found.describe(wanted.place, kind, port)));
+        let mut seen = found.describe(wanted.place, kind, port);
+        if found.group == BIRTH_GROUP && seen.mark.is_none() {
+            // Its maker died before it could put the mark on; the name says whose it was to be.
+            seen.mark.clone_from(&wanted.mark);
+        }
+        objects.push(Object::Link(seen));
     }
     if let LinkKind::Veth(veth) = &wanted.kind
         && let Some(bearer) = interfaces.get(Place::Sandbox, &veth.peer)

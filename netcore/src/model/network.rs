@@ -31,6 +31,17 @@ pub enum Mode {
     None(NoneConfig),
 }
 
+impl Mode {
+    /// The mode's name, which is also its plugin's.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Bridge(_) => "bridge",
+            Self::None(_) => "none",
+        }
+    }
+}
+
 impl From<BridgeConfig> for Mode {
     fn from(config: BridgeConfig) -> Self {
         Self::Bridge(config)

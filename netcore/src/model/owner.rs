@@ -125,6 +125,13 @@ impl Mark {
         AttachmentId::new(container, interface).ok()
     }
 
+    /// Whether both marks are of attachments of one container.
+    #[must_use]
+    pub fn is_of_same_container(&self, other: &Self) -> bool {
+        let container = |mark: &Self| mark.0.strip_prefix(PREFIX)?.split('/').nth(1).map(str::to_owned);
+        container(self).is_some_and(|name| container(other) == Some(name))
+    }
+
     /// `network/container/interface`, for messages.
     #[must_use]
     pub fn who(&self) -> &str {
@@ -170,6 +177,14 @@ mod tests {
         assert!(!mark.is_of(&Name::new("we").unwrap()));
         assert!(Mark::of_network(&web).is_of(&web));
         assert!(!Mark::of_network(&Name::new("web2").unwrap()).is_of(&web));
+    }
+
+    #[test]
+    fn marks_of_one_container_are_recognised_across_networks() {
+        let (web, db) = (Name::new("web").unwrap(), Name::new("db").unwrap());
+        assert!(id("a").mark(&web).is_of_same_container(&id("a/eth1").mark(&db)));
+        assert!(!id("a").mark(&web).is_of_same_container(&id("b").mark(&web)));
+        assert!(!Mark::of_network(&web).is_of_same_container(&Mark::of_network(&web)));
     }
 
     #[test]

@@ -178,8 +178,14 @@ fn nat(found: &mut Found, wanted: &NatRule, seen: &NatRule) {
         let state = if damage.is_empty() { "intact".to_owned() } else { damage.join(", ") };
         found.note("rules", "intact", &state);
     }
-    if let (NatRule::Publish { to: wanted, .. }, NatRule::Publish { to: seen, .. }) = (wanted, seen) {
-        found.note("target", wanted, seen);
+    if let (NatRule::Publish { to: wanted_to, mark: wanted, .. }, NatRule::Publish { to: seen_to, mark: seen, .. }) =
+        (wanted, seen)
+    {
+        // A container on several networks publishes its ports by one of them; any will do.
+        if wanted != seen && wanted.is_of_same_container(seen) {
+            return;
+        }
+        found.note("target", wanted_to, seen_to);
     }
     let who = |rule: &NatRule| rule.mark().map(Mark::to_string);
     // Elements that belong to the network may carry the mark of any network that shares them.

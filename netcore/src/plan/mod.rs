@@ -61,10 +61,13 @@ pub fn removal(unwanted: &[Object], actual: &State) -> Vec<Step> {
     let seen = actual.by_key();
     let mut steps: Vec<Step> = unwanted
         .iter()
-        .filter_map(|object| {
-            let was = seen.get(&object.key())?;
-            let ours = object.mark().is_none() || object.mark() == was.mark();
-            (ours && is_removable(object)).then(|| Step::Remove((*was).clone()))
+        .filter_map(|object| match seen.get(&object.key()) {
+            Some(was) => {
+                let ours = object.mark().is_none() || object.mark() == was.mark();
+                (ours && is_removable(object)).then(|| Step::Remove((*was).clone()))
+            }
+            // A published port is more than what is seen of it: the kernel is told to look again.
+            None => matches!(object, Object::Nat(NatRule::Publish { .. })).then(|| Step::Remove(object.clone())),
         })
         .collect();
     steps.reverse();

@@ -2,11 +2,14 @@
 //! live under `/run`, so they die with the kernel state they describe.
 //!
 //! ```text
-//! /run/netcore/NETWORK/CONTAINER@INTERFACE.json   the record
-//! /run/netcore/NETWORK/CONTAINER@INTERFACE.lock   held while the attachment changes
-//! /run/netcore/NETWORK/network.lock               shared while an attachment changes,
-//!                                                 exclusive while what they share goes away
+//! /run/netcore/NETWORK/CONTAINER@INTERFACE.MODE.json   the record
+//! /run/netcore/NETWORK/CONTAINER@INTERFACE.MODE.lock   held while the attachment changes
+//! /run/netcore/NETWORK/network.lock                    shared while an attachment changes,
+//!                                                      exclusive while what they share goes
 //! ```
+//!
+//! The mode is part of the name because several plugins of one chain may attach the same
+//! interface of the same container to the same network, each in its own way.
 
 mod lock;
 
@@ -66,7 +69,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::File`].
-    pub fn lock_attachment(&self, network: &Name, id: &AttachmentId) -> Result<Lock> {
+    pub fn lock_attachment(&self, network: &Network, id: &AttachmentId) -> Result<Lock> {
         Lock::exclusive(&self.file(network, id, "lock"))
     }
 
@@ -90,7 +93,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::File`] when it cannot be read, [`Error::Record`] when it makes no sense.
-    pub fn load(&self, network: &Name, id: &AttachmentId) -> Result<Option<Record>> {
+    pub fn load(&self, network: &Network, id: &AttachmentId) -> Result<Option<Record>> {
         read(&self.file(network, id, "json"))
     }
 
@@ -99,7 +102,7 @@ impl Store {
     /// # Errors
     /// [`Error::File`].
     pub fn save(&self, record: &Record) -> Result<()> {
-        let path = self.file(&record.network.name, &record.attachment.id, "json");
+        let path = self.file(&record.network, &record.attachment.id, "json");
         let draft = path.with_extension("draft");
         let text = serde_json::to_vec(record)
             .map_err(|error| Error::Record { path: path.clone(), reason: error.to_string() })?;
@@ -119,7 +122,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::File`].
-    pub fn remove(&self, network: &Name, id: &AttachmentId) -> Result<()> {
+    pub fn remove(&self, network: &Network, id: &AttachmentId) -> Result<()> {
         for extension in ["draft", "json"] {
             let path = self.file(network, id, extension);
             match fs::remove_file(&path) {
@@ -130,15 +133,33 @@ impl Store {
         Ok(())
     }
 
-    /// Who is attached to `network`, by the names of their records.
+    /// Who is attached to `network` in its mode, by the names of their records.
     ///
     /// # Errors
     /// [`Error::File`].
-    pub fn attachments(&self, network: &Name) -> Result<Vec<AttachmentId>> {
-        let directory = self.directory.join(network.as_str());
-        let mut ids: Vec<AttachmentId> = entries(&directory)?.iter().filter_map(|path| id_of(path)).collect();
+    pub fn attachments(&self, network: &Network) -> Result<Vec<AttachmentId>> {
+        let directory = self.directory.join(network.name.as_str());
+        let of_mode = |(id, mode): (AttachmentId, String)| (mode == network.mode.name()).then_some(id);
+        let mut ids: Vec<AttachmentId> =
+            entries(&directory)?.iter().filter_map(|path| parse_name(path).and_then(of_mode)).collect();
         ids.sort();
         Ok(ids)
+    }
+
+    /// The records of `container` on any network; those that cannot be understood are left out.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn of_container(&self, container: &Name) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for network in self.networks()? {
+            for path in entries(&self.directory.join(network.as_str()))? {
+                if parse_name(&path).is_some_and(|(id, _)| id.container == *container) {
+                    records.extend(read(&path).ok().flatten());
+                }
+            }
+        }
+        Ok(records)
     }
 
     /// Whether anybody is attached to `network`.
@@ -148,7 +169,7 @@ impl Store {
     pub fn has_attachments(&self, network: &Name) -> Result<bool> {
         let directory = self.directory.join(network.as_str());
         match fs::read_dir(&directory) {
-            Ok(mut listing) => Ok(listing.any(|entry| entry.is_ok_and(|entry| id_of(&entry.path()).is_some()))),
+            Ok(mut listing) => Ok(listing.any(|entry| entry.is_ok_and(|entry| parse_name(&entry.path()).is_some()))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(Error::file("list", directory)(error)),
         }
@@ -179,10 +200,10 @@ impl Store {
         &self.directory
     }
 
-    fn file(&self, network: &Name, id: &AttachmentId, extension: &str) -> PathBuf {
-        // Neither kind of name contains '@', so no two attachments share a file.
-        let name = format!("{}@{}.{extension}", id.container, id.interface);
-        self.directory.join(network.as_str()).join(name)
+    fn file(&self, network: &Network, id: &AttachmentId, extension: &str) -> PathBuf {
+        // Neither kind of name contains '@', and no mode a '.': no two attachments share a file.
+        let name = format!("{}@{}.{}.{extension}", id.container, id.interface, network.mode.name());
+        self.directory.join(network.name.as_str()).join(name)
     }
 
     fn network_lock(&self, network: &Name) -> PathBuf {
@@ -199,9 +220,11 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     listing.map(|entry| Ok(entry.map_err(Error::file("list", directory))?.path())).collect()
 }
 
-fn id_of(path: &Path) -> Option<AttachmentId> {
-    let (container, interface) = path.file_name()?.to_str()?.strip_suffix(".json")?.split_once('@')?;
-    AttachmentId::new(container, interface).ok()
+/// Whose record `path` is, and of which mode, if it is one.
+fn parse_name(path: &Path) -> Option<(AttachmentId, String)> {
+    let (attachment, mode) = path.file_name()?.to_str()?.strip_suffix(".json")?.rsplit_once('.')?;
+    let (container, interface) = attachment.split_once('@')?;
+    Some((AttachmentId::new(container, interface).ok()?, mode.to_owned()))
 }
 
 fn read(path: &Path) -> Result<Option<Record>> {
@@ -249,12 +272,13 @@ mod tests {
     fn what_is_saved_is_loaded_until_it_is_removed() {
         let (_directory, store) = store();
         let record = record("web-1");
-        let (network, id) = (&record.network.name, &record.attachment.id);
+        let (network, id) = (&record.network, &record.attachment.id);
         let _lock = store.lock_attachment(network, id).unwrap();
         store.save(&record).unwrap();
         assert_eq!(store.load(network, id).unwrap().as_ref(), Some(&record));
         assert_eq!(store.attachments(network).unwrap(), std::slice::from_ref(id));
-        assert_eq!(store.networks().unwrap(), std::slice::from_ref(network));
+        assert_eq!(store.networks().unwrap(), std::slice::from_ref(&network.name));
+        assert_eq!(store.of_container(&id.container).unwrap(), std::slice::from_ref(&record));
         store.remove(network, id).unwrap();
         store.remove(network, id).unwrap();
         assert_eq!(store.load(network, id).unwrap(), None);
@@ -264,13 +288,13 @@ mod tests {
     fn a_record_of_a_newer_version_or_a_torn_one_is_named_and_left_in_place() {
         let (_directory, store) = store();
         let record = record("web-1");
-        let (network, id) = (&record.network.name, &record.attachment.id);
+        let (network, id) = (&record.network, &record.attachment.id);
         let _lock = store.lock_attachment(network, id).unwrap();
         let path = store.file(network, id, "json");
         for (text, reason) in [("{\"version\": 2}", "version 2"), ("{\"vers", "EOF"), ("", "EOF")] {
             fs::write(&path, text).unwrap();
             let message = store.load(network, id).unwrap_err().to_string();
-            assert!(message.contains(reason) && message.contains("web-1@eth0.json"), "{message}");
+            assert!(message.contains(reason) && message.contains("web-1@eth0.none.json"), "{message}");
             assert!(path.exists());
         }
     }
