@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::binaries;
 use crate::processes::Init;
-use crate::{Cni, Namespaces, Network, Plugin, Snapshot};
+use crate::{Cni, Namespaces, Network, Plugin, Snapshot, wait_for};
 
 /// Where plugins are found on a [`Host`]: ours, under every name they answer to.
 pub(crate) const PLUGIN_DIRECTORY: &str = "/run/cni/bin";
@@ -189,6 +190,19 @@ impl Netns {
         let (host, name) = (self.host.clone(), self.name.clone());
         drop(self);
         host.run(&format!("ip netns del {name}"));
+    }
+
+    /// As [`Netns::remove`], and waits for its links to go: the kernel takes its time.
+    ///
+    /// # Panics
+    /// When one stays.
+    pub fn remove_with_links(self) {
+        let host = self.host.clone();
+        let links = || host.snapshot().count("link veth");
+        let own = self.run("ip -br link show type veth").lines().count();
+        let left = links() - own;
+        self.remove();
+        wait_for("the links of a namespace go with it", Duration::from_secs(3), || links() <= left);
     }
 
     pub(crate) fn namespaces(&self) -> &Namespaces {

@@ -32,7 +32,7 @@ pub mod traffic;
 pub use cni::{Attachment, Cni, Failure, Network, Plugin, Publish};
 pub use host::{Host, Netns, Outside};
 pub use namespaces::Namespaces;
-pub use processes::Daemon;
+pub use processes::{Daemon, wait_for};
 pub use snapshot::Snapshot;
 
 /// Ends a test that cannot run here, saying why; the count of skipped tests comes from this line.

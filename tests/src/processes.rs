@@ -100,7 +100,7 @@ impl Drop for Daemon {
 ///
 /// # Panics
 /// When it is not within `patience`.
-pub(crate) fn wait_for(what: &str, patience: Duration, mut is_so: impl FnMut() -> bool) {
+pub fn wait_for(what: &str, patience: Duration, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
         assert!(start.elapsed() < patience, "{what}: not within {patience:?}");

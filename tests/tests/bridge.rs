@@ -342,6 +342,16 @@ fn without_ipam_there_is_a_link_and_no_address() {
     ping(&one, [10, 9, 0, 2]);
 }
 
+/// A bridge whose link-local address is still being checked asks for no neighbour, and IPv6
+/// traffic that comes by the host waits for seconds.
+#[test]
+fn ipv6_is_ready_when_add_returns() {
+    let (host, _outside, web) = with_outside(DUAL);
+    let one = Container::on(&host, &web, "one", &[]);
+    assert_eq!(host.run("ip -6 addr show dev web tentative"), "", "on the bridge");
+    assert_eq!(one.netns.run("ip -6 addr show dev eth0 tentative"), "", "in the container");
+}
+
 #[test]
 fn a_result_has_what_was_made() {
     let (host, _outside, web) = with_outside(DUAL);

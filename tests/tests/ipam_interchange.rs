@@ -204,19 +204,8 @@ fn a_container_of_the_reference_bridge_is_detached_by_ours() {
     // The link was never ours and goes with its namespace, as does the runtime's; the addresses
     // are free at once.
     assert_eq!(reservations(&host), "");
-    netns.remove();
-    wait_for_no_veth(&host);
+    netns.remove_with_links();
     let after = host.snapshot();
     assert_eq!(after.count("file /var/lib/cni") + after.count("file /run/netcore"), 0, "{after}");
     assert_eq!(after.count("nft"), before.count("nft"), "{after}");
-}
-
-/// The kernel removes the links of a namespace that is gone in its own time.
-fn wait_for_no_veth(host: &Host) {
-    for _ in 0..200 {
-        if host.snapshot().count("link veth") == 0 {
-            return;
-        }
-    }
-    panic!("links are left: {}", host.snapshot());
 }
