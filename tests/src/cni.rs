@@ -45,7 +45,8 @@ impl Network {
         if std::env::var_os("NETCORE_PORTMAP").is_some() {
             return Self::new(name, bridge).then(json!({ "type": "portmap", "capabilities": publishes }));
         }
-        Self::new(name, bridge).with("capabilities", publishes)
+        // podman puts `ips` in the place of all capabilities of a plugin that does not declare it.
+        Self::new(name, bridge).with("capabilities", json!({ "portMappings": true, "ips": true }))
     }
 
     /// With one key of the first plugin set.
