@@ -1,11 +1,11 @@
 //! nf_tables: published ports and masquerade, in one table of our own, `inet netcore`.
 //!
-//! The table is made once ([`ruleset`]); from then on a network or an attachment is a few
-//! elements in its sets and maps ([`element`]), added and removed in one transaction, in time
-//! that does not grow with their number. The kernel itself refuses a port that is taken. What the
-//! kernel has is read back ([`survey`]) and compared instruction by instruction ([`bytecode`]),
-//! and whoever reads before a change has the kernel check, by the generation of the rule set,
-//! that nothing has happened in between ([`socket`]). libnftnl's raw interface stays in [`sys`].
+//! The table is made once (`ruleset`); from then on a network or an attachment is a few elements
+//! in its sets and maps (`element`), added and removed in one transaction, in time that does not
+//! grow with their number. The kernel itself refuses a port that is taken. What the kernel has is
+//! read back (`survey`) and compared instruction by instruction (`bytecode`); whoever reads before
+//! a change has the kernel check, by the generation of the rule set, that nothing has happened in
+//! between (`socket`). libnftnl's raw interface stays in `sys`.
 
 mod bytecode;
 mod create;
@@ -15,6 +15,8 @@ mod ruleset;
 mod socket;
 mod survey;
 mod sys;
+#[cfg(test)]
+mod tests;
 mod user_data;
 
 use std::io;
@@ -25,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::model::{Name, NatRule};
 use element::Element;
 use ruleset::{SETS, Set};
-use socket::{Messages, Socket};
+use socket::{Answer, Messages, Socket, present};
 use survey::Survey;
 use sys::ElementMessage;
 
@@ -117,8 +119,13 @@ impl Nft {
             questions.add(libc::NFT_MSG_GETSETELEM, 0, &ElementMessage::new(element.set.name, &element.raw.only_key()));
         }
         let answers = self.socket.ask(questions)?;
-        let read = |(wanted, answer): (&&Element, Option<Vec<u8>>)| {
-            let Some(message) = answer else { return Ok(None) };
+        let read = |(wanted, answer): (&&Element, Answer)| {
+            let message = match answer {
+                // A set that was replaced by one of another shape has none of our keys.
+                Err(refused) if refused.is(libc::EINVAL) => None,
+                answer => present(answer)?,
+            };
+            let Some(message) = message else { return Ok(None) };
             let seen = sys::elements(&message).ok_or_else(garbled)?;
             let mut seen = seen.into_iter().map(|raw| Element { set: wanted.set, raw });
             // The kernel finds a range by any key within it.
@@ -141,7 +148,7 @@ impl Nft {
     fn generation(&self) -> Result<u32> {
         let mut question = Messages::new();
         question.add(libc::NFT_MSG_GETGEN, 0, &sys::Bare);
-        let answer = self.socket.ask(question)?.into_iter().next().flatten();
+        let answer = self.socket.ask(question)?.into_iter().next().map(present).transpose()?.flatten();
         answer.and_then(|message| sys::generation(&message)).ok_or_else(garbled)
     }
 }

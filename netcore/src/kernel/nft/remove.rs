@@ -63,12 +63,11 @@ impl Nft {
     fn ours(&self, wanted: &[(Element, Option<Element>)]) -> Result<Vec<Element>> {
         let elements: Vec<_> = wanted.iter().map(|(element, _)| element).collect();
         let seen = self.look_up(&elements)?;
-        let is_ours = |wanted: &Element, seen: &Element| seen.raw.user_data == wanted.raw.user_data;
 
         let (mut going, mut claims) = (Vec::new(), Vec::new());
         for ((element, claim), seen) in wanted.iter().zip(&seen) {
             match seen {
-                Some(seen) if !is_ours(element, seen) => continue,
+                Some(seen) if seen.mark() != element.mark() => continue,
                 Some(_) => going.push(element.clone()),
                 None => {}
             }

@@ -2,8 +2,9 @@
 //! changes while it is in use: a network or an attachment is some elements in its sets and maps.
 //! `netcore/tests/golden/ruleset.nft` is the same in nft's language; a test holds both together.
 //!
-//! What is written here is data: [`bytecode`](super::bytecode) turns it into instructions,
-//! [`survey`](super::survey) compares it with what the kernel has.
+//! What is written here is data: `bytecode` turns it into instructions, `survey` compares it with
+//! what the kernel has. IPv6 has its half whether the host uses it or not: a kernel with
+//! `ipv6.disable=1` takes it, and sees no packet for it.
 
 use std::ffi::CStr;
 

@@ -35,6 +35,9 @@ impl Refused {
     }
 }
 
+/// What comes back to a question: a message, or a refusal.
+pub(super) type Answer = Result<Vec<u8>, Refused>;
+
 /// How a transaction ended, if it came to it.
 #[derive(Debug)]
 pub(super) enum Outcome {
@@ -136,12 +139,11 @@ impl Socket {
         Ok(Self { netlink, next_sequence: Cell::new(1), received: RefCell::new(Vec::with_capacity(RECEIVE_BYTES)) })
     }
 
-    /// Asks `questions`, each of which has exactly one answer; the answers are in the same order,
-    /// `None` for what is not there.
+    /// Asks `questions`, each of which has exactly one answer; the answers are in the same order.
     ///
     /// # Errors
-    /// [`Error::Kernel`] when the kernel refuses to tell.
-    pub(super) fn ask(&self, mut questions: Messages) -> Result<Vec<Option<Vec<u8>>>> {
+    /// [`Error::Kernel`] when the kernel does not answer.
+    pub(super) fn ask(&self, mut questions: Messages) -> Result<Vec<Answer>> {
         let numbers = questions.number(self.next_sequence.get());
         self.next_sequence.set(numbers.next());
         let mut answers: Vec<_> = (0..questions.len()).map(|_| None).collect();
@@ -158,7 +160,7 @@ impl Socket {
                 .map_err(unreadable)?;
             }
         }
-        answers.into_iter().flatten().map(present).collect()
+        Ok(answers.into_iter().flatten().collect())
     }
 
     /// Asks for a listing by `question`; one of what is not there is empty.
@@ -319,13 +321,13 @@ impl<'a> Received<'a> {
         let payload = &self.bytes[NETLINK_HEADER_LEN..];
         let code = payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
         let capped = self.flags & NLM_F_CAPPED != 0;
-        let detail = payload.get(4..).and_then(|after| extack::attributes(after, capped)).and_then(extack::message);
+        let detail = payload.get(4..).and_then(|after| extack::attributes(after, capped).and_then(extack::message));
         Err(Refused { source: io::Error::from_raw_os_error(code.wrapping_neg()), detail })
     }
 }
 
 /// An answer, or nothing for what is not there.
-fn present<T>(answer: Result<T, Refused>) -> Result<Option<T>> {
+pub(super) fn present<T>(answer: Result<T, Refused>) -> Result<Option<T>> {
     match answer {
         Ok(found) => Ok(Some(found)),
         Err(refused) if refused.is(libc::ENOENT) => Ok(None),

@@ -8,7 +8,7 @@ use nftnl_sys::libc;
 
 use super::bytecode::compile;
 use super::ruleset::{CHAINS, Chain, Field, SETS, Set, TABLE, TABLE_COMMENT, padded_bytes};
-use super::socket::{Messages, Socket};
+use super::socket::{Messages, Socket, present};
 use super::sys::{self, ListedBase, ListedRule, SetShape};
 use super::{garbled, user_data};
 use crate::error::Result;
@@ -36,34 +36,31 @@ impl Survey {
         let table = nftnl::Table::new(TABLE, ProtoFamily::Inet);
         let mut questions = Messages::new();
         questions.add(libc::NFT_MSG_GETTABLE, 0, &table);
-        for set in SETS {
-            questions.add(libc::NFT_MSG_GETSET, 0, &sys::Set::named(set.name));
-        }
+        // Chains can only be listed for all tables together.
         for chain in &CHAINS {
             questions.add(libc::NFT_MSG_GETCHAIN, 0, &ChainMessage::new(chain.name, &table));
         }
-        let mut answers = socket.ask(questions)?.into_iter();
-        let Some(found) = answers.next().flatten() else { return Ok(None) };
+        let mut answers = socket.ask(questions)?.into_iter().map(present);
+        let Some(found) = answers.next().transpose()?.flatten() else { return Ok(None) };
         let table_flags = sys::Table::flags(&found).ok_or_else(garbled)?;
-        let mut read = |parts: usize| answers.by_ref().take(parts).collect::<Vec<_>>();
-        let sets = read(SETS.len())
-            .into_iter()
-            .map(|found| found.map(|found| sys::Set::shape(&found).ok_or_else(garbled)).transpose())
-            .collect::<Result<_>>()?;
-        let bases = read(CHAINS.len())
-            .into_iter()
-            .map(|found| found.map(|found| sys::chain(&found).ok_or_else(garbled)).transpose())
-            .collect::<Result<Vec<_>>>()?;
+
+        let mut shapes = HashMap::new();
+        for found in socket.list(libc::NFT_MSG_GETSET, &sys::Set::all())? {
+            let (name, shape) = sys::Set::shape(&found).ok_or_else(garbled)?;
+            shapes.insert(name, shape);
+        }
+        let sets = SETS.iter().map(|set| shapes.remove(set.name.to_bytes())).collect();
+
         let mut rules: HashMap<Vec<u8>, Vec<ListedRule>> = HashMap::new();
         for found in socket.list(libc::NFT_MSG_GETRULE, &sys::AllRules::new())? {
             let rule = sys::rule(&found).ok_or_else(garbled)?;
             rules.entry(rule.chain.clone()).or_default().push(rule);
         }
-        let chains = CHAINS
-            .iter()
-            .zip(bases)
-            .map(|(chain, base)| base.map(|base| (base, rules.remove(chain.name.to_bytes()).unwrap_or_default())))
-            .collect();
+        let mut chains = Vec::new();
+        for (chain, found) in CHAINS.iter().zip(answers) {
+            let base = found?.map(|found| sys::chain(&found).ok_or_else(garbled)).transpose()?;
+            chains.push(base.map(|base| (base, rules.remove(chain.name.to_bytes()).unwrap_or_default())));
+        }
         Ok(Some(Self { table_flags, sets, chains }))
     }
 
@@ -127,7 +124,7 @@ pub(super) fn repair(survey: Option<&Survey>, changes: &mut Messages) {
         None => CHAINS.iter().map(|chain| (chain, Condition::Missing)).collect(),
     };
 
-    changes.add(libc::NFT_MSG_NEWTABLE, NLM_F_CREATE, &sys::Table::new(0, &user_data::comment(TABLE_COMMENT)));
+    changes.add(libc::NFT_MSG_NEWTABLE, NLM_F_CREATE, &sys::Table::new(&user_data::comment(TABLE_COMMENT)));
     // Rules first, since they hold on to sets and to chains.
     for (chain, _) in chains.iter().filter(|(_, condition)| *condition != Condition::Missing) {
         changes.add(libc::NFT_MSG_DELRULE, 0, &RuleMessage::new(&chain_named(chain)));
