@@ -9,15 +9,18 @@
 
 mod attached;
 
+use std::path::Path;
+
 use crate::apply::{apply, apply_all, apply_shared};
 use crate::driver::{self, Desired};
 use crate::error::{Error, Result};
 use crate::ipam::{self, Ipam, Request};
 use crate::kernel::{Kernel, Linux};
 use crate::model::{
-    Attachment, AttachmentId, IpamConfig, Lease, Link, LinkKind, Mac, Mark, Mode, Name, NatRule, Network, Object, Phase,
+    Attachment, AttachmentId, IpamConfig, Lease, Link, LinkKind, Mac, Mark, Mode, Name, NatRule, Network, Object,
+    Phase, Place,
 };
-use crate::plan::{Step, drift, plan, removal};
+use crate::plan::{Step, drift, plan, removal, to_observe};
 use crate::store::{DEFAULT_DIRECTORY, Lock, Record, Store};
 
 pub use attached::{Attached, Interface};
@@ -177,7 +180,7 @@ impl<K: Kernel> Engine<K> {
         let shared = Mark::of_network(&network.name);
         let mut stray = self.kernel.marked(&network.name).await?;
         stray.retain(|object| object.mark().is_some_and(|mark| *mark != shared && !survivors.contains(mark)));
-        errors.extend(self.remove(&self.kernel, &stray).await);
+        errors.extend(self.remove(None, &stray).await);
         if errors.is_empty()
             && let Some(ipam) = self.ipam(network)?
         {
@@ -232,32 +235,38 @@ impl<K: Kernel> Engine<K> {
     }
 
     async fn dismantle(&self, record: &Record) -> Vec<Error> {
-        let name = &record.network.name;
-        // A namespace that is gone has taken its end of every link along.
-        let kernel = match self.kernel.enter(record.attachment.netns.as_deref()).await {
-            Ok(kernel) => kernel,
-            Err(_) => match self.kernel.enter(None).await {
-                Ok(kernel) => kernel,
-                Err(error) => return vec![error],
-            },
-        };
-        let own = match (&record.lease, desired(record)) {
-            (Some(_), Ok(desired)) => desired.attachment,
+        match (&record.lease, desired(record)) {
+            (Some(_), Ok(desired)) => self.remove(record.attachment.netns.as_deref(), &desired.attachment).await,
             // Nobody remembers what there should be; what there is carries our mark.
             _ => {
-                let mark = record.attachment.id.mark(name);
-                match kernel.marked(name).await {
-                    Ok(objects) => objects.into_iter().filter(|object| object.mark() == Some(&mark)).collect(),
-                    Err(error) => return vec![error],
+                let mark = record.attachment.id.mark(&record.network.name);
+                match self.kernel.marked(&record.network.name).await {
+                    Ok(mut objects) => {
+                        objects.retain(|object| object.mark() == Some(&mark));
+                        self.remove(None, &objects).await
+                    }
+                    Err(error) => vec![error],
                 }
             }
-        };
-        self.remove(&kernel, &own).await
+        }
     }
 
-    async fn remove(&self, kernel: &K, objects: &[Object]) -> Vec<Error> {
-        match kernel.observe(objects).await {
-            Ok(actual) => apply_all(kernel, &removal(objects, &actual)).await,
+    /// Removes those of `objects` that are there and ours, those of the sandbox out of `netns`.
+    async fn remove(&self, netns: Option<&Path>, objects: &[Object]) -> Vec<Error> {
+        let looked_at = to_observe(objects);
+        // A namespace is entered only for what does not go with the host's end of a link; one
+        // that is gone has taken everything along.
+        let netns = netns.filter(|_| looked_at.iter().any(|object| object.place() == Some(Place::Sandbox)));
+        let kernel = match self.kernel.enter(netns).await {
+            Err(_) if netns.is_some() => self.kernel.enter(None).await,
+            entered => entered,
+        };
+        let observed = match &kernel {
+            Ok(kernel) => kernel.observe(&looked_at).await.map(|actual| (kernel, actual)),
+            Err(_) => return kernel.err().into_iter().collect(),
+        };
+        match observed {
+            Ok((kernel, actual)) => apply_all(kernel, &removal(objects, &actual)).await,
             Err(error) => vec![error],
         }
     }
@@ -300,10 +309,10 @@ impl<K: Kernel> Engine<K> {
         }
         let marked = expendable.iter().filter(|object| object.mark().is_some()).cloned();
         let (links, others): (Vec<Object>, Vec<Object>) = marked.partition(|object| object.phase() == Phase::Links);
-        Error::from_list(self.remove(&self.kernel, &links).await)?;
+        Error::from_list(self.remove(None, &links).await)?;
         // A bridge that others still use stays, and so does what the firewall knows of it.
         if self.kernel.observe(&links).await?.0.is_empty() {
-            Error::from_list(self.remove(&self.kernel, &others).await)?;
+            Error::from_list(self.remove(None, &others).await)?;
         }
         self.store.forget_network(network, lock);
         Ok(())

@@ -114,6 +114,18 @@ impl Object {
         }
     }
 
+    /// Which namespace the object lives in; the firewall's are the host's.
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
+        match self {
+            Self::Link(link) => Some(link.place),
+            Self::Address(address) => Some(address.place),
+            Self::Route(route) => Some(route.place),
+            Self::Sysctl(sysctl) => Some(sysctl.place),
+            Self::Nat(_) => None,
+        }
+    }
+
     /// The mark the object carries, if it carries one.
     #[must_use]
     pub fn mark(&self) -> Option<&Mark> {

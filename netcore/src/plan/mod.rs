@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use crate::error::{Error, Result};
-use crate::model::{Address, InterfaceName, Key, Link, LinkKind, NatRule, Object, Place, Rivals, Route, State};
+use crate::model::{Address, InterfaceName, Key, Link, LinkKind, NatRule, Object, Phase, Place, Rivals, Route, State};
 
 pub use diff::{Difference, Drift, drift};
 pub use step::Step;
@@ -53,21 +53,29 @@ pub fn plan(wanted: &[Object], actual: &State) -> Result<Vec<Step>> {
     Ok(steps)
 }
 
-/// The steps that remove those of `unwanted` that are in `actual` and carry the mark they
-/// should. Settings stay, since others may have come to rely on them; what is inside the sandbox
-/// goes with the link that leads there.
+/// Those of `unwanted` that have to be looked at before they are removed. What is inside the
+/// sandbox goes with the link that leads there; settings stay, since others may have come to rely
+/// on them; and the firewall looks by itself whether an element is there and ours.
+#[must_use]
+pub fn to_observe(unwanted: &[Object]) -> Vec<Object> {
+    unwanted.iter().filter(|object| is_removable(object) && object.phase() != Phase::Firewall).cloned().collect()
+}
+
+/// The steps that remove those of `unwanted` that are in `actual` and carry the mark they should,
+/// and whatever the firewall holds of them.
 #[must_use]
 pub fn removal(unwanted: &[Object], actual: &State) -> Vec<Step> {
     let seen = actual.by_key();
     let mut steps: Vec<Step> = unwanted
         .iter()
+        .filter(|object| is_removable(object))
         .filter_map(|object| match seen.get(&object.key()) {
+            _ if object.phase() == Phase::Firewall => Some(Step::Remove(object.clone())),
             Some(was) => {
                 let ours = object.mark().is_none() || object.mark() == was.mark();
-                (ours && is_removable(object)).then(|| Step::Remove((*was).clone()))
+                ours.then(|| Step::Remove((*was).clone()))
             }
-            // A published port is more than what is seen of it: the kernel is told to look again.
-            None => matches!(object, Object::Nat(NatRule::Publish { .. })).then(|| Step::Remove(object.clone())),
+            None => None,
         })
         .collect();
     steps.reverse();
