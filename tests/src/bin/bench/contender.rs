@@ -43,12 +43,13 @@ impl Contender {
         let network = host.cni(network);
         let probe = host.netns("probe");
         let contender = Self { name, host, network, plugins: plugins.to_owned(), publish, probe };
+        contender.warm();
         contender.fill(crowd);
         contender
     }
 
-    /// Makes what the first ADD makes.
-    pub(crate) fn warm(&self) {
+    /// Makes what the first ADD makes: the bridge and the tables. Not counted.
+    fn warm(&self) {
         for _ in 0..3 {
             self.once(measure::timed);
         }
@@ -99,7 +100,7 @@ impl Contender {
             attachment
         });
         let (deleted, _) = race(chunks, |attachment| {
-            attachment.del_by(|plugin| self.theirs(plugin).run("DEL")).unwrap_or_else(|failure| panic!("{failure}"));
+            self.del(&attachment);
             attachment
         });
         drop(namespaces);
@@ -126,9 +127,27 @@ impl Contender {
         if self.publish { attachment.publish(Publish::tcp(port, 80)) } else { attachment }
     }
 
+    /// ADD among others. One that fails is taken back and tried again, as a runtime would; that
+    /// takes the time it takes.
     fn add(&self, attachment: &mut Attachment) {
-        let added = attachment.add_by(|plugin| self.theirs(plugin).run("ADD"));
-        added.unwrap_or_else(|failure| panic!("{}: {failure}", self.name));
+        for _ in 0..10 {
+            match attachment.add_by(|plugin| self.theirs(plugin).run("ADD")) {
+                Ok(_) => return,
+                Err(failure) => eprintln!("bench: {} has to try again: {failure}", self.name),
+            }
+            self.del(attachment);
+        }
+        panic!("{}: ADD keeps failing", self.name);
+    }
+
+    fn del(&self, attachment: &Attachment) {
+        for _ in 0..10 {
+            match attachment.del_by(|plugin| self.theirs(plugin).run("DEL")) {
+                Ok(()) => return,
+                Err(failure) => eprintln!("bench: {} has to try again: {failure}", self.name),
+            }
+        }
+        panic!("{}: DEL keeps failing", self.name);
     }
 
     /// The plugin of the same name of this contender.

@@ -94,10 +94,6 @@ fn main() -> ExitCode {
 fn one_by_one(pair: &[Contender; 2], options: &Options, publish: bool, crowd: usize, report: &mut Report) {
     let mut samples: [[Vec<Sample>; 2]; 2] = Default::default();
     let mut costs: [[Cost; 2]; 2] = Default::default();
-    // The first ADD also makes the bridge and the tables: not counted.
-    for contender in pair {
-        contender.warm();
-    }
     for _ in 0..options.iterations {
         for (contender, samples) in pair.iter().zip(&mut samples) {
             let (added, deleted) = contender.once(measure::timed);
