@@ -2,7 +2,9 @@
 //! for connections that exist already.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 
 use crate::error::Result;
 use crate::model::{Name, NatRule, Object, Protocol};
@@ -10,53 +12,74 @@ use crate::model::{Name, NatRule, Object, Protocol};
 use super::conntrack::{self, Published};
 use super::nft::Nft;
 
-/// What is there of `wanted`.
-pub(super) fn observe(wanted: &[&NatRule]) -> Result<Vec<Object>> {
-    if wanted.is_empty() {
-        return Ok(Vec::new());
+/// The conversation with nf_tables, opened when it is first needed and then kept.
+#[derive(Default)]
+pub(super) struct Firewall(Mutex<Option<Nft>>);
+
+impl Firewall {
+    fn with<T>(&self, work: impl FnOnce(&Nft) -> Result<T>) -> Result<T> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let nft = match kept.take() {
+            Some(nft) => nft,
+            None => Nft::open()?,
+        };
+        work(kept.insert(nft))
     }
-    Ok(Nft::open()?.observe(wanted)?.into_iter().map(Object::Nat).collect())
-}
 
-/// Makes `rules` in one transaction. What was sent to a UDP port before it was published went to
-/// the host, and would go on doing so; that is forgotten, so that the next packet is looked at
-/// anew. Protocols with connections need no such thing: a new connection is looked at anyway.
-pub(super) fn create(rules: &[&NatRule]) -> Result<()> {
-    Nft::open()?.create(rules)?;
-    let mut published = published(rules);
-    published.retain(|port| port.protocol == Protocol::Udp);
-    conntrack::flush(&published).map(drop)
-}
+    /// What is there of `wanted`.
+    pub(super) fn observe(&self, wanted: &[&NatRule]) -> Result<Vec<Object>> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let seen = self.with(|nft| nft.observe(wanted))?;
+        Ok(seen.into_iter().map(Object::Nat).collect())
+    }
 
-/// Turns `was` into `rule`; both have the same key.
-pub(super) fn update(was: &NatRule, rule: &NatRule) -> Result<()> {
-    match rule {
-        // Making the table again repairs what is damaged of it.
-        NatRule::Ruleset { .. } => create(&[rule]),
-        _ => {
-            remove(&[was])?;
-            create(&[rule])
+    /// Makes `rules` in one transaction. What was sent to a UDP port before it was published went
+    /// to the host, and would go on doing so; that is forgotten, so that the next packet is looked
+    /// at anew. Protocols with connections need no such thing: a new connection is looked at anyway.
+    pub(super) fn create(&self, rules: &[&NatRule]) -> Result<()> {
+        self.with(|nft| nft.create(rules))?;
+        let mut published = published(rules);
+        published.retain(|port| port.protocol == Protocol::Udp);
+        conntrack::flush(&published).map(drop)
+    }
+
+    /// Turns `was` into `rule`; both have the same key.
+    pub(super) fn update(&self, was: &NatRule, rule: &NatRule) -> Result<()> {
+        match rule {
+            // Making the table again repairs what is damaged of it.
+            NatRule::Ruleset { .. } => self.create(&[rule]),
+            _ => {
+                self.remove(&[was])?;
+                self.create(&[rule])
+            }
         }
     }
-}
 
-/// Removes `rules` in one transaction. Connections that came by a withdrawn port are cut, or they
-/// would swallow the traffic of whoever gets the port, or the address, next.
-pub(super) fn remove(rules: &[&NatRule]) -> Result<()> {
-    Nft::open()?.remove(rules)?;
-    let targets: BTreeSet<IpAddr> = rules
-        .iter()
-        .filter_map(|rule| match rule {
-            NatRule::Publish { to, .. } => Some(to.ip()),
+    /// Removes `rules` in one transaction. Connections that came by a withdrawn port are cut, or
+    /// they would swallow the traffic of whoever gets the port, or the address, next.
+    pub(super) fn remove(&self, rules: &[&NatRule]) -> Result<()> {
+        let used = self.with(|nft| nft.remove(rules))?;
+        let published = rules.iter().filter_map(|rule| match rule {
+            NatRule::Publish { to, .. } if used => Some(to.ip()),
             _ => None,
-        })
-        .collect();
-    targets.into_iter().try_for_each(|target| conntrack::flush_address(target).map(drop))
+        });
+        let targets: BTreeSet<IpAddr> = published.collect();
+        targets.into_iter().try_for_each(|target| conntrack::flush_address(target).map(drop))
+    }
+
+    /// Everything of the firewall that carries a mark of `network`.
+    pub(super) fn marked(&self, network: &Name) -> Result<Vec<Object>> {
+        let marked = self.with(|nft| nft.marked(network))?;
+        Ok(marked.into_iter().map(Object::Nat).collect())
+    }
 }
 
-/// Everything of the firewall that carries a mark of `network`.
-pub(super) fn marked(network: &Name) -> Result<Vec<Object>> {
-    Ok(Nft::open()?.marked(network)?.into_iter().map(Object::Nat).collect())
+impl fmt::Debug for Firewall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Firewall").finish_non_exhaustive()
+    }
 }
 
 fn published(rules: &[&NatRule]) -> Vec<Published> {

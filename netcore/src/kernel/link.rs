@@ -6,6 +6,7 @@
 //! ([`BIRTH_GROUP`]); one that is found with it was left by a process that died in between, and
 //! is ours to remove.
 
+use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -108,7 +109,6 @@ async fn create_bridge(kernel: &Linux, link: &Link) -> Result<()> {
         None => random_mac().map_err(|code| failed(code.into()))?,
     };
     let mut message = of_name(link);
-    set_up(&mut message, link.up);
     set_promiscuous(&mut message, &link.kind);
     message.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
     message.attributes.push(LinkAttribute::Group(BIRTH_GROUP));
@@ -116,6 +116,12 @@ async fn create_bridge(kernel: &Linux, link: &Link) -> Result<()> {
     match rtnl.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).await {
         Err(refusal) if refusal.is(&[Errno::EXIST]) => return share_bridge(&rtnl, link).await,
         outcome => outcome.map_err(failed)?,
+    }
+    // Duplicate address detection would keep the bridge's link-local address, and with it every
+    // IPv6 packet to a container, waiting for a second. A host without IPv6 has no such setting.
+    if link.up {
+        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{}/accept_dad", link.name), "0");
+        raise(&rtnl, &link.name).await.map_err(failed)?;
     }
     // An MTU set at birth would be overruled by that of the first port; one set later stays.
     let mut finish = of_name(link);

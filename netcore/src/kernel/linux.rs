@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::firewall::Firewall;
 use super::netns::Netns;
 use super::rtnl::Rtnl;
 use super::seen::{self, Interfaces};
-use super::{Kernel, address, firewall, link, route, settle, sysctl};
+use super::{Kernel, address, link, route, settle, sysctl};
 use crate::error::{Error, Result};
 use crate::model::{Address, Link, Name, NatRule, Object, Place, Route, State, Sysctl};
 
@@ -19,6 +20,7 @@ use crate::model::{Address, Link, Name, NatRule, Object, Place, Route, State, Sy
 pub struct Linux {
     host: Arc<Namespace>,
     sandbox: Option<Arc<Namespace>>,
+    firewall: Arc<Firewall>,
 }
 
 /// A namespace and the connection to it.
@@ -47,7 +49,7 @@ impl Linux {
     /// The kernel without a sandbox. Opens nothing yet.
     #[must_use]
     pub fn host() -> Self {
-        Self { host: Namespace::new(None), sandbox: None }
+        Self { host: Namespace::new(None), sandbox: None, firewall: Arc::default() }
     }
 
     /// The sandbox, if one was entered.
@@ -139,7 +141,7 @@ impl Kernel for Linux {
             Some(path) => Some(Namespace::new(Some(Netns::open(path)?))),
             None => None,
         };
-        Ok(Self { host: Arc::clone(&self.host), sandbox })
+        Ok(Self { host: Arc::clone(&self.host), sandbox, firewall: Arc::clone(&self.firewall) })
     }
 
     async fn observe(&self, wanted: &[Object]) -> Result<State> {
@@ -162,14 +164,14 @@ impl Kernel for Linux {
         seen.extend(addresses);
         seen.extend(routes);
         seen.extend(sysctl::observe(self, &kinds.settings)?);
-        seen.extend(firewall::observe(&kinds.rules)?);
+        seen.extend(self.firewall.observe(&kinds.rules)?);
         Ok(State(seen))
     }
 
     async fn create(&self, objects: &[Object]) -> Result<()> {
         let rules = Kinds::from(objects).rules;
         if !rules.is_empty() {
-            firewall::create(&rules)?;
+            self.firewall.create(&rules)?;
         }
         for object in objects {
             self.create_one(object).await?;
@@ -184,7 +186,7 @@ impl Kernel for Linux {
             (Object::Address(_), Object::Address(_)) => Ok(()),
             (_, Object::Route(route)) => route::replace(self, route).await,
             (_, Object::Sysctl(setting)) => sysctl::write(self, setting),
-            (Object::Nat(was), Object::Nat(rule)) => firewall::update(was, rule),
+            (Object::Nat(was), Object::Nat(rule)) => self.firewall.update(was, rule),
             _ => self.create_one(object).await,
         }
     }
@@ -193,7 +195,7 @@ impl Kernel for Linux {
         let rules = Kinds::from(objects).rules;
         let mut errors = Vec::new();
         if !rules.is_empty() {
-            errors.extend(firewall::remove(&rules).err());
+            errors.extend(self.firewall.remove(&rules).err());
         }
         for object in objects {
             errors.extend(self.remove_one(object).await.err());
@@ -213,7 +215,7 @@ impl Kernel for Linux {
             .filter(|link| link.mark.as_ref().is_some_and(|mark| mark.is_of(network)))
             .map(Object::Link)
             .collect();
-        marked.extend(firewall::marked(network)?);
+        marked.extend(self.firewall.marked(network)?);
         Ok(marked)
     }
 }

@@ -107,7 +107,7 @@ impl Nft {
         let port = claim.raw.key;
         let publishers = match host_address {
             Some(_) => {
-                let mut wanted = Element { set: element::publish(to.is_ipv6()), raw: Default::default() };
+                let mut wanted = Element { set: element::publish(to.is_ipv6()), raw: Default::default(), packets: 0 };
                 wanted.raw.key.clone_from(&port);
                 self.look_up(&[&wanted])?.into_iter().flatten().collect()
             }

@@ -16,6 +16,8 @@ use crate::model::{InterfaceName, Mark, NatRule, Protocol};
 pub(super) struct Element {
     pub(super) set: &'static Set,
     pub(super) raw: RawElement,
+    /// Of an element that was listed: how many packets it was found for, if its set counts them.
+    pub(super) packets: u64,
 }
 
 impl Element {
@@ -53,7 +55,7 @@ impl Element {
             }
         };
         let user_data = rule.mark().map(|mark| user_data::comment(mark.as_str())).unwrap_or_default();
-        Ok(Some(Self { set, raw: RawElement { key, key_end, data, user_data } }))
+        Ok(Some(Self { set, raw: RawElement { key, key_end, data, user_data }, packets: 0 }))
     }
 
     /// What this element stands for; nothing if it is not marked, or no port's claim.
@@ -129,6 +131,7 @@ pub(super) fn claim(rule: &NatRule) -> Option<Element> {
             user_data: user_data::comment(text),
             ..RawElement::default()
         },
+        packets: 0,
     })
 }
 

@@ -127,7 +127,8 @@ impl Nft {
             };
             let Some(message) = message else { return Ok(None) };
             let seen = sys::elements(&message).ok_or_else(garbled)?;
-            let mut seen = seen.into_iter().map(|raw| Element { set: wanted.set, raw });
+            let mut seen =
+                seen.into_iter().map(|seen| Element { set: wanted.set, raw: seen.raw, packets: seen.packets });
             // The kernel finds a range by any key within it.
             Ok(seen.find(|seen| seen.has_key_of(wanted)))
         };
@@ -138,8 +139,8 @@ impl Nft {
     fn list(&self, set: &'static Set) -> Result<Vec<Element>> {
         let mut elements = Vec::new();
         for message in self.socket.list(libc::NFT_MSG_GETSETELEM, &ElementMessage::all(set.name))? {
-            let raw = sys::elements(&message).ok_or_else(garbled)?;
-            elements.extend(raw.into_iter().map(|raw| Element { set, raw }));
+            let listed = sys::elements(&message).ok_or_else(garbled)?;
+            elements.extend(listed.into_iter().map(|seen| Element { set, raw: seen.raw, packets: seen.packets }));
         }
         Ok(elements)
     }

@@ -14,17 +14,26 @@ use super::{Nft, TABLE_NAME};
 use crate::error::{Error, Result};
 use crate::model::NatRule;
 
+/// What is to be removed, and whether connections may have been made by it.
+struct Ours {
+    going: Vec<Element>,
+    used: bool,
+}
+
 impl Nft {
     /// Removes `rules`, all or none, in one transaction. What is gone already is a success; an
     /// element that does not carry the rule's own mark is somebody else's and stays. If the rule
     /// set is among `rules`, the whole table goes, with all that is in it.
     ///
+    /// Says whether connections may have been made by what was removed. One that was gone already
+    /// cannot tell any more.
+    ///
     /// # Errors
     /// [`Error::Kernel`] when the kernel refuses, [`Error::Busy`] when others kept changing the
     /// firewall.
-    pub fn remove(&self, rules: &[&NatRule]) -> Result<()> {
+    pub fn remove(&self, rules: &[&NatRule]) -> Result<bool> {
         if rules.iter().any(|rule| matches!(rule, NatRule::Ruleset { .. })) {
-            return self.remove_table();
+            return self.remove_table().map(|()| true);
         }
         let mut once = HashSet::new();
         let mut wanted = Vec::new();
@@ -37,7 +46,8 @@ impl Nft {
             // looking and removing.
             let generation = self.generation()?;
             let mut changes = Messages::new();
-            for element in self.ours(&wanted)? {
+            let Ours { going, used } = self.ours(&wanted)?;
+            for element in going {
                 changes.add(
                     libc::NFT_MSG_DELSETELEM,
                     0,
@@ -45,10 +55,10 @@ impl Nft {
                 );
             }
             if changes.is_empty() {
-                return Ok(());
+                return Ok(used);
             }
             match self.socket.commit(&mut changes, Some(generation))? {
-                Outcome::Done => return Ok(()),
+                Outcome::Done => return Ok(used),
                 Outcome::Outdated => {}
                 Outcome::Refused(refused) => {
                     let refused = refused.into_iter().next();
@@ -60,16 +70,19 @@ impl Nft {
     }
 
     /// Those of `wanted` that are there and ours, and the claims that nobody else stands on.
-    fn ours(&self, wanted: &[(Element, Option<Element>)]) -> Result<Vec<Element>> {
+    fn ours(&self, wanted: &[(Element, Option<Element>)]) -> Result<Ours> {
         let elements: Vec<_> = wanted.iter().map(|(element, _)| element).collect();
         let seen = self.look_up(&elements)?;
 
-        let (mut going, mut claims) = (Vec::new(), Vec::new());
+        let (mut going, mut claims, mut used) = (Vec::new(), Vec::new(), false);
         for ((element, claim), seen) in wanted.iter().zip(&seen) {
             match seen {
                 Some(seen) if seen.mark() != element.mark() => continue,
-                Some(_) => going.push(element.clone()),
-                None => {}
+                Some(seen) => {
+                    used |= seen.packets != 0;
+                    going.push(element.clone());
+                }
+                None => used = true,
             }
             claims.extend(claim.as_ref().map(|claim| (element.set, claim)));
         }
@@ -91,7 +104,7 @@ impl Nft {
                 going.push(claim.clone());
             }
         }
-        Ok(going)
+        Ok(Ours { going, used })
     }
 
     fn remove_table(&self) -> Result<()> {

@@ -21,6 +21,8 @@ pub(super) struct Set {
     pub(super) data: &'static [Field],
     /// Whether a key is a range in each field (`flags interval`).
     pub(super) interval: bool,
+    /// Whether each element counts the packets it was found for (`counter`).
+    pub(super) counted: bool,
 }
 
 /// The fields keys and data are made of.
@@ -124,12 +126,14 @@ use Read::{
     Ipv6Source, LeavesBy,
 };
 
-/// Ports published on every address: where they lead.
-pub(super) static PUBLISH4: Set = map(c"publish4", &[Protocol, Port], &[Ipv4, Port]);
-pub(super) static PUBLISH6: Set = map(c"publish6", &[Protocol, Port], &[Ipv6, Port]);
+/// Ports published on every address: where they lead. Each counts the connections it made (only
+/// the first packet of one is looked up), so that a port nobody used is withdrawn without a look
+/// through all connections of the host.
+pub(super) static PUBLISH4: Set = counted(map(c"publish4", &[Protocol, Port], &[Ipv4, Port]));
+pub(super) static PUBLISH6: Set = counted(map(c"publish6", &[Protocol, Port], &[Ipv6, Port]));
 /// Ports published on one address.
-pub(super) static PUBLISH4_AT: Set = map(c"publish4_at", &[Ipv4, Protocol, Port], &[Ipv4, Port]);
-pub(super) static PUBLISH6_AT: Set = map(c"publish6_at", &[Ipv6, Protocol, Port], &[Ipv6, Port]);
+pub(super) static PUBLISH4_AT: Set = counted(map(c"publish4_at", &[Ipv4, Protocol, Port], &[Ipv4, Port]));
+pub(super) static PUBLISH6_AT: Set = counted(map(c"publish6_at", &[Ipv6, Protocol, Port], &[Ipv6, Port]));
 /// How a port is taken: on every address (1), or on single ones (2). No rule looks here; that
 /// a key has one value makes the kernel refuse a port that would be published both ways.
 pub(super) static HOST_PORTS4: Set = map(c"host_ports4", &[Protocol, Port], &[Number]);
@@ -273,15 +277,19 @@ pub(super) static CHAINS: [Chain; 5] = [
 ];
 
 const fn set(name: &'static CStr, key: &'static [Field]) -> Set {
-    Set { name, key, data: &[], interval: false }
+    Set { name, key, data: &[], interval: false, counted: false }
 }
 
 const fn ranges(name: &'static CStr, key: &'static [Field]) -> Set {
-    Set { name, key, data: &[], interval: true }
+    Set { name, key, data: &[], interval: true, counted: false }
+}
+
+const fn counted(set: Set) -> Set {
+    Set { counted: true, ..set }
 }
 
 const fn map(name: &'static CStr, key: &'static [Field], data: &'static [Field]) -> Set {
-    Set { name, key, data, interval: false }
+    Set { name, key, data, interval: false, counted: false }
 }
 
 impl Field {

@@ -11,7 +11,7 @@ use nftnl_sys::libc;
 use rustix::net::sockopt::{set_socket_send_buffer_size, set_socket_send_buffer_size_force};
 
 use super::TABLE_NAME;
-use super::sys::Buffer;
+use super::sys;
 use crate::error::{Error, Result};
 use crate::kernel::extack::{self, NETLINK_HEADER_LEN};
 
@@ -52,18 +52,17 @@ pub(super) enum Outcome {
 pub(super) struct Messages {
     bytes: Vec<u8>,
     starts: Vec<usize>,
-    buffer: Buffer,
 }
 
 impl Messages {
     pub(super) fn new() -> Self {
-        Self { bytes: Vec::new(), starts: Vec::new(), buffer: Buffer::new() }
+        Self { bytes: Vec::new(), starts: Vec::new() }
     }
 
     /// Adds `message` as a request to do `verb`.
     pub(super) fn add(&mut self, verb: Verb, flags: u16, message: &impl NlMsg) {
         let start = self.bytes.len();
-        self.bytes.extend(self.buffer.serialize(message));
+        sys::serialize(message, |bytes| self.bytes.extend(bytes));
         self.starts.push(start);
         let kind = (libc::NFNL_SUBSYS_NFTABLES << 8 | verb) as u16;
         self.write(start + 4, &kind.to_ne_bytes());

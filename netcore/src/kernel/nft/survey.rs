@@ -235,6 +235,7 @@ pub(super) fn shape(set: &Set) -> SetShape {
         data_type,
         data_bytes,
         size: 0,
+        counted: set.counted,
     }
 }
 

@@ -1,10 +1,11 @@
 //! libnftnl: all that the nftnl crate has no safe call for, behind safe functions. Messages go
-//! out through [`Buffer::serialize`]; what the kernel answers comes in through functions that
+//! out through [`serialize`]; what the kernel answers comes in through functions that
 //! each read one kind of message.
 
 mod rule;
 mod set;
 
+use std::cell::RefCell;
 use std::ffi::{CStr, c_void};
 use std::ptr::NonNull;
 
@@ -44,26 +45,24 @@ impl<T> Drop for Owned<T> {
     }
 }
 
-/// One netlink message where libnftnl can write or read it: aligned, and with room for the
-/// largest.
-pub(super) struct Buffer(Vec<u64>);
+thread_local! {
+    /// One netlink message where libnftnl can write it: aligned, and with room for the largest.
+    static BUFFER: RefCell<Vec<u64>> = RefCell::new(vec![0; (nftnl::nft_nlmsg_maxsize() as usize).div_ceil(8)]);
+}
 
-impl Buffer {
-    pub(super) fn new() -> Self {
-        Self(vec![0; (nftnl::nft_nlmsg_maxsize() as usize).div_ceil(8)])
-    }
-
-    /// `message` as bytes. Type, flags and sequence number are left to be filled in.
-    pub(super) fn serialize(&mut self, message: &impl NlMsg) -> &[u8] {
-        let start = self.0.as_mut_ptr();
+/// Hands `message` as bytes to `take`. Type, flags and sequence number are left to be filled in.
+pub(super) fn serialize<T>(message: &impl NlMsg, take: impl FnOnce(&[u8]) -> T) -> T {
+    BUFFER.with_borrow_mut(|buffer| {
+        let start = buffer.as_mut_ptr();
         // SAFETY: the buffer has nft_nlmsg_maxsize bytes, which is what `write` asks for, and it
         // leaves a message whose length, its first field, is within them.
-        unsafe {
+        let bytes = unsafe {
             message.write(start.cast(), 0, MsgType::Add);
             let length = (*start.cast::<libc::nlmsghdr>()).nlmsg_len;
             std::slice::from_raw_parts(start.cast(), length as usize)
-        }
-    }
+        };
+        take(bytes)
+    })
 }
 
 /// Lends `message`, a whole netlink message, to one of libnftnl's parsers.

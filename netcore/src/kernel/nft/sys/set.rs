@@ -19,6 +19,8 @@ pub(crate) struct SetShape {
     pub(crate) data_bytes: u32,
     /// The most elements it takes; 0 for no limit.
     pub(crate) size: u32,
+    /// Whether each element counts the packets it was found for.
+    pub(crate) counted: bool,
 }
 
 /// A set, or some of its elements, as they are written and listed.
@@ -62,6 +64,13 @@ impl Set {
                 sys::nftnl_set_set_u32(set, sys::NFTNL_SET_DATA_TYPE as u16, shape.data_type);
                 sys::nftnl_set_set_u32(set, sys::NFTNL_SET_DATA_LEN as u16, shape.data_bytes);
             }
+            if shape.counted {
+                let Some(counter) = NonNull::new(sys::nftnl_expr_alloc(COUNTER.as_ptr())) else {
+                    std::process::abort()
+                };
+                // The set takes it over.
+                sys::nftnl_set_add_expr(set, counter.as_ptr());
+            }
             for (attribute, data) in [(sys::NFTNL_SET_DESC_CONCAT, field_bytes), (sys::NFTNL_SET_USERDATA, user_data)] {
                 if !data.is_empty() {
                     sys::nftnl_set_set_data(set, attribute as u16, data.as_ptr().cast(), data.len() as u32);
@@ -87,6 +96,7 @@ impl Set {
                 data_type: number(sys::NFTNL_SET_DATA_TYPE),
                 data_bytes: number(sys::NFTNL_SET_DATA_LEN),
                 size: number(sys::NFTNL_SET_DESC_SIZE),
+                counted: sys::nftnl_set_is_set(set.get(), sys::NFTNL_SET_EXPR as u16),
             };
             Some((text(sys::nftnl_set_get_str(set.get(), sys::NFTNL_SET_NAME as u16)), shape))
         }
@@ -103,6 +113,8 @@ unsafe impl NlMsg for Set {
         }
     }
 }
+
+const COUNTER: &CStr = c"counter";
 
 /// One element of a set, in the kernel's bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -164,8 +176,15 @@ unsafe impl NlMsg for ElementMessage {
     }
 }
 
+/// An element as the kernel lists it.
+pub(crate) struct ListedElement {
+    pub(crate) raw: RawElement,
+    /// How many packets it was found for, if it counts them.
+    pub(crate) packets: u64,
+}
+
 /// Reads an `NFT_MSG_NEWSETELEM`.
-pub(crate) fn elements(message: &[u8]) -> Option<Vec<RawElement>> {
+pub(crate) fn elements(message: &[u8]) -> Option<Vec<ListedElement>> {
     // SAFETY: each getter is given the object it belongs to, and what it returns is copied before
     // the set, which owns the elements, is freed. The iterator is destroyed before the set.
     unsafe {
@@ -190,14 +209,37 @@ pub(crate) fn elements(message: &[u8]) -> Option<Vec<RawElement>> {
                 }
                 copied(sys::nftnl_set_elem_get(element, attribute as u16, &mut length), length)
             };
-            elements.push(RawElement {
+            let raw = RawElement {
                 key: value(sys::NFTNL_SET_ELEM_KEY),
                 key_end: value(sys::NFTNL_SET_ELEM_KEY_END),
                 data: value(sys::NFTNL_SET_ELEM_DATA),
                 user_data: value(sys::NFTNL_SET_ELEM_USERDATA),
-            });
+            };
+            elements.push(ListedElement { raw, packets: packets(element) });
         }
         sys::nftnl_set_elems_iter_destroy(iterator);
         Some(elements)
+    }
+}
+
+/// What the element's counter says; 0 without one.
+///
+/// # Safety
+/// `element` is one of libnftnl's.
+unsafe fn packets(element: *mut sys::nftnl_set_elem) -> u64 {
+    // SAFETY: by the caller's promise. The expression belongs to the element, and only one of the
+    // counter's name is asked for what a counter has.
+    unsafe {
+        if !sys::nftnl_set_elem_is_set(element, sys::NFTNL_SET_ELEM_EXPR as u16) {
+            return 0;
+        }
+        let mut length = 0;
+        let expression = sys::nftnl_set_elem_get(element, sys::NFTNL_SET_ELEM_EXPR as u16, &mut length);
+        let expression: *const sys::nftnl_expr = expression.cast();
+        let name = sys::nftnl_expr_get_str(expression, sys::NFTNL_EXPR_NAME as u16);
+        if name.is_null() || CStr::from_ptr(name) != COUNTER {
+            return 0;
+        }
+        sys::nftnl_expr_get_u64(expression, sys::NFTNL_EXPR_CTR_PACKETS as u16)
     }
 }

@@ -94,7 +94,7 @@ fn create(rules: &[NatRule]) -> crate::Result<()> {
 }
 
 fn remove(rules: &[NatRule]) -> crate::Result<()> {
-    Nft::open()?.remove(&rules.iter().collect::<Vec<_>>())
+    Nft::open()?.remove(&rules.iter().collect::<Vec<_>>()).map(drop)
 }
 
 fn observe(rules: &[NatRule]) -> Vec<NatRule> {
