@@ -9,7 +9,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PLUGINS := bridge none
 
-.PHONY: demo test bench lint build install
+.PHONY: demo test test-kernel bench lint build install
 
 demo:
 	tests/install-packages demo
@@ -18,6 +18,15 @@ demo:
 
 test:
 	.ci/run tests
+
+# The tests on Debian's own kernel, emulated. KERNEL=linux-image-6.12-amd64 for a newer one, SUITE=
+# for other tests.
+KERNEL ?= linux-image-amd64
+SUITE ?= -p netcore-tests --lib --test bridge --test check_and_del --test gc_status --test parallel
+test-kernel:
+	tests/install-packages kernel
+	$(MAKE) build
+	NETCORE_BIN_DIR=$(TARGET)/release tests/kernel/suite -k $(KERNEL) $(SUITE)
 
 # BENCH=--quick for a short one, BENCH=--json for numbers to keep.
 bench:

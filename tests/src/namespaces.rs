@@ -31,7 +31,8 @@ impl Namespaces {
         unshare(UnshareFlags::NEWNET | UnshareFlags::NEWNS);
         let none = None::<&std::ffi::CStr>;
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).expect("make mounts private");
-        for directory in ["/run", "/var/lib/cni"] {
+        // podman keeps its locks in /dev/shm.
+        for directory in ["/run", "/var/lib/cni", "/dev/shm"] {
             mount("tmpfs", directory, "tmpfs", MountFlags::empty(), Some(c"mode=755"))
                 .unwrap_or_else(|error| panic!("mount tmpfs on {directory}: {error}"));
         }

@@ -49,7 +49,8 @@ impl Engine<Linux> {
     /// # Errors
     /// [`Error::Kernel`] when the kernel cannot be reached.
     pub fn open() -> Result<Self> {
-        Ok(Self::new(Linux::host(), Store::new(DEFAULT_DIRECTORY)))
+        let kernel = Linux::host().remembering(Path::new(DEFAULT_DIRECTORY).join("ruleset.verified"));
+        Ok(Self::new(kernel, Store::new(DEFAULT_DIRECTORY)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The Linux kernel as a [`Kernel`]: which interface to it each kind of object goes through.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::firewall::Firewall;
@@ -50,6 +50,13 @@ impl Linux {
     #[must_use]
     pub fn host() -> Self {
         Self { host: Namespace::new(None), sandbox: None, firewall: Arc::default() }
+    }
+
+    /// This kernel, but what was found out about the rule set is kept in `file` for whoever looks
+    /// next, in this process or another.
+    #[must_use]
+    pub fn remembering(self, file: impl Into<PathBuf>) -> Self {
+        Self { firewall: Arc::new(Firewall::remembering(file.into())), ..self }
     }
 
     /// The sandbox, if one was entered.

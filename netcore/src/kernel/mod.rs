@@ -24,6 +24,7 @@ mod settle;
 mod sysctl;
 #[cfg(test)]
 mod tests;
+mod verified;
 
 pub use linux::Linux;
 pub use memory::Memory;

@@ -61,6 +61,13 @@ impl Nft {
         }
     }
 
+    /// What tells the namespace this was opened in from every other since the host was started;
+    /// nothing on a kernel before 5.14.
+    #[must_use]
+    pub fn namespace_cookie(&self) -> Option<u64> {
+        self.socket.namespace_cookie()
+    }
+
     /// Which of `wanted` are there, and what they look like: the elements one by one, the rule
     /// set, if it is asked for, whole.
     ///
@@ -146,7 +153,10 @@ impl Nft {
     }
 
     /// The generation of the rule set, which every transaction of anybody's advances.
-    fn generation(&self) -> Result<u32> {
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] when the kernel does not answer.
+    pub fn generation(&self) -> Result<u32> {
         let mut question = Messages::new();
         question.add(libc::NFT_MSG_GETGEN, 0, &sys::Bare);
         let answer = self.socket.ask(question)?.into_iter().next().map(present).transpose()?.flatten();

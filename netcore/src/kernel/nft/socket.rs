@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::os::fd::AsFd;
 
 use netlink_packet_core::{NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST};
 use netlink_sys::{Socket as NetlinkSocket, SocketAddr, protocols::NETLINK_NETFILTER};
@@ -136,6 +137,10 @@ impl Socket {
         netlink.set_ext_ack(true)?;
         netlink.set_cap_ack(true)?;
         Ok(Self { netlink, next_sequence: Cell::new(1), received: RefCell::new(Vec::with_capacity(RECEIVE_BYTES)) })
+    }
+
+    pub(super) fn namespace_cookie(&self) -> Option<u64> {
+        sys::namespace_cookie(self.netlink.as_fd())
     }
 
     /// Asks `questions`, each of which has exactly one answer; the answers are in the same order.

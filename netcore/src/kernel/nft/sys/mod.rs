@@ -7,6 +7,7 @@ mod set;
 
 use std::cell::RefCell;
 use std::ffi::{CStr, c_void};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 
 use nftnl::{MsgType, NlMsg, ProtoFamily};
@@ -86,6 +87,26 @@ fn parse<T>(
 
 /// `struct nlmsghdr` and `struct nfgenmsg`.
 const MESSAGE_HEADER: usize = 16 + 4;
+
+/// `SO_NETNS_COOKIE` (asm-generic/socket.h).
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// The cookie of the network namespace of `socket`, where the kernel gives one.
+pub(super) fn namespace_cookie(socket: BorrowedFd<'_>) -> Option<u64> {
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, all of them into `cookie`.
+    let outcome = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    (outcome == 0).then_some(cookie)
+}
 
 /// Bytes that libnftnl owns, copied.
 ///

@@ -1,0 +1,59 @@
+//! Remembers between processes that the rule set was found intact, so that an attachment need not
+//! read all of it again.
+//!
+//! The kernel numbers the generations of a namespace's rule set: every transaction of anybody's
+//! makes a new one. What was intact at one generation is intact as long as that is the present
+//! one, and after a transaction of ours that led from it to the very next.
+
+use std::fs;
+use std::path::PathBuf;
+
+/// The generation at which the rule set was last found intact, kept in a file.
+#[derive(Debug, Default)]
+pub(super) struct Verified {
+    /// Where; nothing is remembered without.
+    file: Option<PathBuf>,
+}
+
+impl Verified {
+    pub(super) fn in_file(file: PathBuf) -> Self {
+        Self { file: Some(file) }
+    }
+
+    /// Whether the rule set of the namespace of that cookie was intact at `generation`.
+    pub(super) fn is_intact_at(&self, namespace: Option<u64>, generation: u32) -> bool {
+        let (Some(file), Some(namespace)) = (&self.file, namespace) else { return false };
+        fs::read_to_string(file).is_ok_and(|remembered| remembered == line(namespace, generation))
+    }
+
+    /// Remembers that it is. Whoever cannot read this, or reads half of it, looks for itself.
+    pub(super) fn found_intact_at(&self, namespace: Option<u64>, generation: u32) {
+        if let (Some(file), Some(namespace)) = (&self.file, namespace) {
+            let _ = fs::write(file, line(namespace, generation));
+        }
+    }
+}
+
+fn line(namespace: u64, generation: u32) -> String {
+    format!("{namespace} {generation}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_very_generation_of_the_very_namespace_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("verified");
+        let verified = Verified::in_file(file.clone());
+        assert!(!verified.is_intact_at(Some(7), 12));
+        verified.found_intact_at(Some(7), 12);
+        assert!(verified.is_intact_at(Some(7), 12));
+        assert!(!verified.is_intact_at(Some(7), 13) && !verified.is_intact_at(Some(8), 12));
+        assert!(!verified.is_intact_at(None, 12));
+        fs::write(&file, "7 1").unwrap();
+        assert!(!verified.is_intact_at(Some(7), 12) && !verified.is_intact_at(Some(7), 1));
+        assert!(!Verified::default().is_intact_at(Some(7), 12));
+    }
+}
