@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use futures::future::try_join_all;
 use ipnetwork::IpNetwork;
-use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop, RouteProtocol, RouteScope,
@@ -58,11 +58,16 @@ pub(super) async fn create(kernel: &Linux, route: &Route) -> Result<()> {
     let failed = |refusal: Refusal| refusal.error("create", show(route));
     let rtnl = kernel.required(route.place)?;
     let index = index(&rtnl, route).await.map_err(failed)?.ok_or_else(|| failed(Errno::NODEV.into()))?;
-    if let Some(present) = present(&rtnl, route, index).await.map_err(failed)? {
-        return if present.gateway == route.gateway { Ok(()) } else { Err(conflict(route, &present)) };
-    }
     let message = RouteNetlinkMessage::NewRoute(message(route, index));
-    rtnl.change(message, NLM_F_CREATE | NLM_F_APPEND).await.map_err(failed)
+    match rtnl.change(message.clone(), NLM_F_CREATE | NLM_F_EXCL).await {
+        Err(refusal) if refusal.is(&[Errno::EXIST]) => {}
+        outcome => return outcome.map_err(failed),
+    }
+    match present(&rtnl, route, index).await.map_err(failed)? {
+        Some(present) if present.gateway == route.gateway => Ok(()),
+        Some(present) => Err(conflict(route, &present)),
+        None => rtnl.change(message, NLM_F_CREATE | NLM_F_APPEND).await.map_err(failed),
+    }
 }
 
 /// Puts `route` in the place of the one with the same key, if that one is ours.
