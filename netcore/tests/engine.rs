@@ -2,6 +2,8 @@
 //! best effort and repeatable on the way out, and healed by the next detach wherever it was
 //! killed.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 

@@ -32,6 +32,10 @@ pub struct Engine<K: Kernel = Linux> {
     delegate: Option<Box<dyn Ipam>>,
 }
 
+/// Where it is remembered that the rule set was found intact. Beside the records, not among them:
+/// it may go at any time.
+const DEFAULT_MEMORY: &str = "/run/netcore.verified";
+
 /// What others are known to have changed about an interface since it was attached, and that is
 /// therefore no drift: a chained plugin that tunes it, for instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,7 +53,7 @@ impl Engine<Linux> {
     /// # Errors
     /// [`Error::Kernel`] when the kernel cannot be reached.
     pub fn open() -> Result<Self> {
-        let kernel = Linux::host().remembering(Path::new(DEFAULT_DIRECTORY).join("ruleset.verified"));
+        let kernel = Linux::host().remembering(DEFAULT_MEMORY);
         Ok(Self::new(kernel, Store::new(DEFAULT_DIRECTORY)))
     }
 }

@@ -89,6 +89,9 @@ async fn create_veth(kernel: &Linux, link: &Link, veth: &Veth) -> Result<()> {
     finish.attributes.push(LinkAttribute::Group(DEFAULT_GROUP));
     finish.attributes.extend(link.port.as_ref().filter(|port| port.hairpin || port.isolated).map(port_flags));
     let finish = host.change(RouteNetlinkMessage::NewLink(finish), 0);
+    if veth.peer_skips_dad {
+        netns.run(|| skip_detection(&veth.peer))?;
+    }
     let raise = async { if veth.peer_up { raise(&sandbox, &veth.peer).await } else { Ok(()) } };
     let (finished, raised) = futures::future::join(finish, raise).await;
     if let Err(refusal) = finished.and(raised) {
@@ -118,9 +121,9 @@ async fn create_bridge(kernel: &Linux, link: &Link) -> Result<()> {
         outcome => outcome.map_err(failed)?,
     }
     // Duplicate address detection would keep the bridge's link-local address, and with it every
-    // IPv6 packet to a container, waiting for a second. A host without IPv6 has no such setting.
+    // IPv6 packet to a container, waiting for a second.
     if link.up {
-        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{}/accept_dad", link.name), "0");
+        skip_detection(&link.name);
         raise(&rtnl, &link.name).await.map_err(failed)?;
     }
     // An MTU set at birth would be overruled by that of the first port; one set later stays.
@@ -269,6 +272,12 @@ fn is_ours(link: &Link, found: &Seen) -> bool {
         (Some(mark), Some(alias)) => mark.as_str() == alias,
         (Some(_), None) => found.group == BIRTH_GROUP,
     }
+}
+
+/// Spares an interface of the calling thread's namespace duplicate address detection. A host
+/// without IPv6 has no such setting, and nothing to detect.
+fn skip_detection(name: &InterfaceName) {
+    let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0");
 }
 
 /// Sets an interface up.

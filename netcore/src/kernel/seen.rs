@@ -241,7 +241,7 @@ pub(super) async fn link(kernel: &Linux, interfaces: &Interfaces, wanted: &Link)
         let kind = match &wanted.kind {
             LinkKind::Veth(veth) if found.kind == wanted.kind.name() => {
                 peer = other_end(kernel, interfaces, found, veth).await?;
-                LinkKind::Veth(describe_peer(peer.as_ref()))
+                LinkKind::Veth(Veth { peer_skips_dad: veth.peer_skips_dad, ..describe_peer(peer.as_ref()) })
             }
             _ => found.plain_kind(),
         };
@@ -264,8 +264,10 @@ pub(super) async fn link(kernel: &Linux, interfaces: &Interfaces, wanted: &Link)
 
 fn describe_peer(peer: Option<&Seen>) -> Veth {
     match peer {
-        Some(peer) => Veth { peer: peer.name(), peer_mac: peer.mac, peer_mtu: peer.mtu, peer_up: peer.up },
-        None => Veth { peer: unknown(), peer_mac: None, peer_mtu: None, peer_up: false },
+        Some(peer) => {
+            Veth { peer: peer.name(), peer_mac: peer.mac, peer_mtu: peer.mtu, peer_up: peer.up, peer_skips_dad: false }
+        }
+        None => Veth { peer: unknown(), peer_mac: None, peer_mtu: None, peer_up: false, peer_skips_dad: false },
     }
 }
 

@@ -193,6 +193,10 @@ pub struct Veth {
     pub peer_mtu: Option<u32>,
     /// Whether it is up.
     pub peer_up: bool,
+    /// Whether it is born without duplicate address detection, so that its own link-local address
+    /// can be used at once. Not looked at later.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub peer_skips_dad: bool,
 }
 
 /// What a bridge has beside what every link has.

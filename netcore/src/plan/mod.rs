@@ -2,7 +2,7 @@
 //! without a kernel; [`apply`](crate::apply) carries the steps out.
 //!
 //! There is no general graph of dependencies. Kinds of objects are made in the fixed order of
-//! [`Phase`](crate::model::Phase), within a kind in the order the driver named them, and removed
+//! [`Phase`], within a kind in the order the driver named them, and removed
 //! backwards.
 
 mod diff;
@@ -70,7 +70,7 @@ pub fn removal(unwanted: &[Object], actual: &State) -> Vec<Step> {
         .iter()
         .filter(|object| is_removable(object))
         .filter_map(|object| match seen.get(&object.key()) {
-            _ if object.phase() == Phase::Firewall => Some(Step::Remove(object.clone())),
+            None if object.phase() == Phase::Firewall => Some(Step::Remove(object.clone())),
             Some(was) => {
                 let ours = object.mark().is_none() || object.mark() == was.mark();
                 ours.then(|| Step::Remove((*was).clone()))

@@ -132,6 +132,7 @@ impl Wish<'_> {
                 peer_mac: self.attachment.mac.or(config.mac).or(first_address),
                 peer_mtu: mtu,
                 peer_up: !config.disable_container_interface,
+                peer_skips_dad: self.has(true) && !config.enable_dad,
             }),
             mark: Some(mark.clone()),
             mac: None,

@@ -68,6 +68,7 @@ fn veth(name: &str, on: &str) -> Link {
         peer_mac: Some("0a:58:0a:14:00:02".parse().unwrap()),
         peer_mtu: Some(1450),
         peer_up: true,
+        peer_skips_dad: false,
     };
     Link {
         kind: LinkKind::Veth(peer),
