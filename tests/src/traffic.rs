@@ -183,9 +183,13 @@ impl Udp {
     }
 
     fn ask_within(&self, address: SocketAddr, patience: Duration) -> io::Result<Answer> {
+        let mut answer = [0; 256];
+        // What has arrived by now answers an earlier question.
+        self.0.set_nonblocking(true)?;
+        while self.0.recv_from(&mut answer).is_ok() {}
+        self.0.set_nonblocking(false)?;
         self.0.set_read_timeout(Some(patience))?;
         self.0.send_to(b"?", address)?;
-        let mut answer = [0; 256];
         let (length, _) = self.0.recv_from(&mut answer)?;
         Answer::parse(&String::from_utf8_lossy(&answer[..length]))
     }
