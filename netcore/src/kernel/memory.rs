@@ -232,7 +232,11 @@ impl Kernel for Memory {
         let mut held = self.change("remove", first)?;
         for object in objects {
             let mut sandbox = self.sandbox_of(object);
-            if let Some(position) = held.position(sandbox.as_deref(), object) {
+            // As the real one, it looks by itself whether an element of the firewall is its owner's.
+            let is_owners = |position: &usize| {
+                !matches!(object, Object::Nat(_)) || held.objects[*position].1.mark() == object.mark()
+            };
+            if let Some(position) = held.position(sandbox.as_deref(), object).filter(is_owners) {
                 sandbox = held.objects.remove(position).0;
             }
             if let Object::Link(link) = object {
