@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use crate::model::{InterfaceName, InvalidName, Mark, Protocol};
+use crate::model::{InterfaceName, InvalidName, Listener, Mark, Protocol};
 
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -95,6 +95,10 @@ pub enum Error {
         /// Who holds it, if the kernel could tell.
         holder: Option<Mark>,
     },
+    /// A program on the host listens on a port that a container in its namespace is to have.
+    #[error("host port {}/{} is in use: {} listens on {}: stop it, or use another port",
+        .0.address.port(), .0.protocol, listening(.0), .0.address)]
+    PortInUse(Box<Listener>),
     /// The kernel refused.
     #[error("{operation} {object}: {}", kernel_words(.source, .detail))]
     Kernel {
@@ -221,6 +225,10 @@ fn by(holder: &Option<Mark>) -> String {
         Some(mark) => format!(" by {}: publish another port, or detach that one", mark.who()),
         None => ": publish another port".to_owned(),
     }
+}
+
+fn listening(listener: &Listener) -> String {
+    listener.process.as_ref().map_or_else(|| "somebody".to_owned(), ToString::to_string)
 }
 
 fn kernel_words(source: &io::Error, detail: &Option<String>) -> String {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
-use netcore::model::Mac;
+use netcore::model::{Mac, Target};
 
 use crate::environment::parse_switch;
 use crate::failure::Failure;
@@ -21,6 +21,8 @@ pub(crate) struct Arguments {
     pub(crate) gateways: Vec<IpAddr>,
     /// `MAC`.
     pub(crate) mac: Option<Mac>,
+    /// `CONTAINER`: whose namespace to share, for networks that do.
+    pub(crate) join: Option<Target>,
     /// `K8S_*`, as given.
     pub(crate) labels: BTreeMap<String, String>,
 }
@@ -47,6 +49,11 @@ impl Arguments {
                 "MAC" => {
                     arguments.mac = Some(one(key, value, "a unicast MAC address like \"0a:58:0a:14:00:02\"")?);
                 }
+                "CONTAINER" if value.is_empty() => arguments.join = None,
+                "CONTAINER" => {
+                    let expected = "a container's id, the path of a network namespace, or the number of a process";
+                    arguments.join = Some(one(key, value, expected)?);
+                }
                 "IgnoreUnknown" => {
                     ignore_unknown = parse_switch(value).ok_or_else(|| refused(key, value, "1, true, 0 or false"))?;
                 }
@@ -58,8 +65,7 @@ impl Arguments {
         }
         match unknown {
             Some(pair) if !ignore_unknown => {
-                let known =
-                    "one of the known keys: IP, MAC, GATEWAY, IgnoreUnknown or K8S_*; IgnoreUnknown=1 lets others pass";
+                let known = "one of the known keys: IP, MAC, GATEWAY, CONTAINER, IgnoreUnknown or K8S_*; IgnoreUnknown=1 lets others pass";
                 Err(Failure::environment("CNI_ARGS", &format!("{pair:?}"), known))
             }
             _ => Ok(arguments),

@@ -77,6 +77,7 @@ impl Delegate {
             addresses: addresses.map(|ip| LeasedAddress { address: ip.address, gateway: ip.gateway }).collect(),
             routes: success.routes,
             dns: success.dns,
+            namespace: None,
         })
     }
 

@@ -5,7 +5,7 @@ use std::io;
 
 use netcore::engine::{Attached, Changed, Engine};
 use netcore::kernel::{Kernel, Linux};
-use netcore::model::{Attachment, AttachmentId, Network};
+use netcore::model::{Attachment, AttachmentId, Name, Network};
 use netcore::{Error, Result};
 use tokio::runtime::{Builder, Runtime};
 
@@ -64,6 +64,10 @@ impl<K: Kernel> Verbs for Host<K> {
 
     fn gc(&self, network: &Network, valid: &[AttachmentId]) -> Result<()> {
         self.wait(self.engine.gc(network, valid))
+    }
+
+    fn is_on_host(&self, container: &Name) -> Result<bool> {
+        self.engine.is_on_host(container)
     }
 
     fn status(&self, network: &Network) -> Result<()> {

@@ -14,7 +14,7 @@
 //! | 11 | somebody else kept changing the same thing; the same call may succeed later |
 //! | 50, 51 | STATUS: ADD cannot be served; 51 if running containers suffer as well |
 //! | 100 | no address is free |
-//! | 101 | the host port is published already |
+//! | 101 | the host port is published already, or a program on the host listens on it |
 //! | 102 | the address asked for belongs to somebody else |
 //! | 103 | the interface, or the attachment, is there already |
 //! | 104 | something that is there, and not ours, contradicts the configuration |
@@ -108,7 +108,7 @@ fn code(error: &Error) -> u32 {
         Error::InterfaceExists { .. } | Error::AlreadyAttached { .. } => EXISTS,
         Error::NotAttached { .. } => UNKNOWN_CONTAINER,
         Error::Conflict { .. } => CONFLICT,
-        Error::PortTaken { .. } => PORT_TAKEN,
+        Error::PortTaken { .. } | Error::PortInUse(_) => PORT_TAKEN,
         Error::Kernel { .. } => KERNEL,
         Error::File { .. } | Error::Record { .. } => IO,
         Error::PoolExhausted { .. } => POOL_EXHAUSTED,

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
 use netcore::engine::Attached;
-use netcore::model::{Dns, Mac, Mode, RouteSpec};
+use netcore::model::{Dns, InterfaceName, Mac, Mode, RouteSpec};
 use netcore::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -75,6 +75,8 @@ impl Success {
     /// What `attached` is to the runtime.
     pub(crate) fn of(attached: Attached, mode: &Mode) -> Self {
         let is_loopback = matches!(mode, Mode::None(_));
+        let told: Vec<_> =
+            attached.interfaces.iter().map(|interface| (interface.name.clone(), interface.addresses.clone())).collect();
         let interfaces = attached.interfaces.into_iter().map(|interface| Interface {
             name: interface.name.to_string(),
             mac: match interface.mac {
@@ -92,6 +94,7 @@ impl Success {
         let inside = inside.and_then(|position| i64::try_from(position).ok());
         let mut ips: Vec<_> =
             attached.addresses.into_iter().map(|leased| Ip::new(leased.address, leased.gateway, inside)).collect();
+        ips.extend(shared(&told, attached.id.interface.as_str()));
         if is_loopback {
             // The kernel gives these to every loopback interface that is up.
             let v4 = IpNetwork::new(Ipv4Addr::LOCALHOST.into(), 8);
@@ -188,6 +191,19 @@ fn add_new(list: &mut Vec<String>, more: Vec<String>) {
             list.push(item);
         }
     }
+}
+
+/// The addresses of the interfaces of a shared namespace. Runtimes look for the address of the
+/// interface they asked for; where there is none of that name, the first address that leads to the
+/// world is told without an interface, which means theirs.
+fn shared(interfaces: &[(InterfaceName, Vec<IpNetwork>)], asked: &str) -> Vec<Ip> {
+    let is_there = interfaces.iter().any(|(name, addresses)| name.as_str() == asked && !addresses.is_empty());
+    let first = interfaces.iter().position(|(_, addresses)| !addresses.is_empty()).filter(|_| !is_there);
+    let ips = interfaces.iter().enumerate().flat_map(|(position, (_, addresses))| {
+        let interface = i64::try_from(position).ok().filter(|_| first != Some(position));
+        addresses.iter().map(move |address| Ip::new(*address, None, interface))
+    });
+    ips.collect()
 }
 
 /// Paths reach us as UTF-8 and stay it.

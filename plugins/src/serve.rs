@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::Read;
 
-use netcore::driver::Driver;
+use netcore::driver::{Driver, HostNamespace};
 use netcore::engine::Changed;
 use netcore::model::{IpamConfig, Network};
 use netcore::{Error, Result};
@@ -61,9 +61,10 @@ impl Call<'_> {
         match &self.environment.command {
             Command::Add(subject) => self.add::<D, V>(subject, open).map(Answer::Print),
             Command::Del(subject) => {
-                self.expect_foreign(subject)?;
                 let network = network_to_leave::<D>(self.document)?;
-                open(&network)?.detach(&network, &subject.id)?;
+                let verbs = open(&network)?;
+                self.expect_foreign::<D, V>(subject, &verbs)?;
+                verbs.detach(&network, &subject.id)?;
                 Ok(Answer::Done)
             }
             Command::Check(subject) => {
@@ -71,7 +72,9 @@ impl Call<'_> {
                 let network = network::<D>(self.document, &subject.arguments)?;
                 let changed = self.changed(subject)?;
                 self.expect_sandbox(subject)?;
-                open(&network)?.check(&network, &subject.id, &changed)?;
+                let verbs = open(&network)?;
+                self.expect_foreign::<D, V>(subject, &verbs)?;
+                verbs.check(&network, &subject.id, &changed)?;
                 Ok(Answer::Done)
             }
             Command::Gc => {
@@ -106,6 +109,7 @@ impl Call<'_> {
             delegate.find()?;
         }
         let verbs = open(&network)?;
+        self.expect_foreign::<D, V>(subject, &verbs)?;
         let attached = verbs.attach(&network, attachment)?;
         let own = Success::of(attached, &network.mode);
         let success = match previous {
@@ -148,16 +152,19 @@ impl Call<'_> {
     }
 
     fn expect_sandbox(&self, subject: &Subject) -> Result<(), Failure> {
-        if let Some(netns) = &subject.netns {
-            namespace::expect(netns)?;
+        match &subject.netns {
+            Some(netns) => Ok(namespace::expect(netns)?),
+            None => Ok(()),
         }
-        self.expect_foreign(subject)
     }
 
-    fn expect_foreign(&self, subject: &Subject) -> Result<(), Failure> {
-        match &subject.netns {
-            Some(netns) if !subject.own_netns => Ok(namespace::expect_foreign(netns)?),
-            _ => Ok(()),
+    /// Refuses our own namespace, unless the mode has a use for it.
+    fn expect_foreign<D: Driver, V: Verbs>(&self, subject: &Subject, verbs: &V) -> Result<(), Failure> {
+        let Some(netns) = subject.netns.as_ref().filter(|_| !subject.own_netns) else { return Ok(()) };
+        match (D::HOST_NAMESPACE, namespace::expect_foreign(netns)) {
+            (HostNamespace::Expected, _) | (_, Ok(())) => Ok(()),
+            (HostNamespace::Tolerated, Err(_)) if verbs.is_on_host(&subject.id.container)? => Ok(()),
+            (_, Err(refusal)) => Err(refusal.into()),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use netcore::Result;
 use netcore::engine::{Attached, Changed};
-use netcore::model::{Attachment, AttachmentId, Network};
+use netcore::model::{Attachment, AttachmentId, Name, Network};
 
 /// The verbs that touch the kernel.
 pub(crate) trait Verbs {
@@ -15,6 +15,8 @@ pub(crate) trait Verbs {
     fn check(&self, network: &Network, id: &AttachmentId, changed: &Changed) -> Result<()>;
     /// GC.
     fn gc(&self, network: &Network, valid: &[AttachmentId]) -> Result<()>;
+    /// Whether one of our networks has put `container` into the host's namespace.
+    fn is_on_host(&self, container: &Name) -> Result<bool>;
     /// STATUS.
     fn status(&self, network: &Network) -> Result<()>;
 }

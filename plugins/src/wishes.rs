@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use ipnetwork::IpNetwork;
-use netcore::model::{Attachment, Mac};
+use netcore::model::{Attachment, Mac, Target};
 use netcore::{Error, Result};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -28,6 +28,7 @@ pub(crate) fn attachment(subject: &Subject, document: &Document) -> Result<Attac
         addresses: wishes.addresses()?.unwrap_or_else(|| arguments.addresses.clone()),
         mac: wishes.mac()?.or(arguments.mac),
         aliases: wishes.aliases()?,
+        join: wishes.join()?.or_else(|| arguments.join.clone()),
         labels: arguments.labels.clone().into_iter().chain(wishes.labels()?).collect(),
         ..Attachment::new(subject.id.clone(), subject.netns.clone())
     })
@@ -58,6 +59,11 @@ impl Wishes<'_> {
 
     fn mac(&self) -> Result<Option<Mac>> {
         self.either("mac")
+    }
+
+    fn join(&self) -> Result<Option<Target>> {
+        let said = self.argument("container").filter(|value| **value != Value::String(String::new()));
+        said.map(|value| decode("args.cni.container", value)).transpose()
     }
 
     /// A list, or with podman a list for each network's name.

@@ -2,13 +2,15 @@
 //! objects the kernel should hold for it; it decides nothing about how they come to be, or go.
 
 mod bridge;
+mod container;
+mod host;
 mod none;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
-use crate::model::{Attachment, BridgeConfig, Lease, Mode, Network, NoneConfig, Object};
+use crate::model::{Attachment, BridgeConfig, ContainerConfig, HostConfig, Lease, Mode, Network, NoneConfig, Object};
 
 pub use bridge::BridgeNetwork;
 
@@ -35,6 +37,19 @@ pub trait Driver {
     const TYPE: &'static str;
     /// The mode's own keys in a CNI network configuration.
     type Config: DeserializeOwned + Into<Mode>;
+    /// What becomes of a sandbox that is the plugin's own namespace, the host's.
+    const HOST_NAMESPACE: HostNamespace = HostNamespace::Refused;
+}
+
+/// What a mode makes of a sandbox that is the host's namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostNamespace {
+    /// It is an error: what is done for a container would be done to the host.
+    Refused,
+    /// It is an error unless another network has put the container there.
+    Tolerated,
+    /// It is what the mode is for.
+    Expected,
 }
 
 /// A Linux bridge and a veth pair for each container.
@@ -53,6 +68,27 @@ pub struct None;
 impl Driver for None {
     const TYPE: &'static str = "none";
     type Config = NoneConfig;
+    // containerd calls `loopback` beside every network, at the same time, `host` included.
+    const HOST_NAMESPACE: HostNamespace = HostNamespace::Tolerated;
+}
+
+/// The host's own namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct Host;
+
+impl Driver for Host {
+    const TYPE: &'static str = "host";
+    type Config = HostConfig;
+    const HOST_NAMESPACE: HostNamespace = HostNamespace::Expected;
+}
+
+/// Another container's namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct Container;
+
+impl Driver for Container {
+    const TYPE: &'static str = "container";
+    type Config = ContainerConfig;
 }
 
 /// Whether the settings of `network` make sense together.
@@ -63,6 +99,8 @@ pub fn validate(network: &Network) -> Result<()> {
     match &network.mode {
         Mode::Bridge(config) => bridge::validate(config, network),
         Mode::None(_) => none::validate(network),
+        Mode::Host(_) => host::validate(network),
+        Mode::Container(_) => container::validate(network),
     }
 }
 
@@ -72,7 +110,7 @@ pub fn validate(network: &Network) -> Result<()> {
 pub fn complete(network: &Network, mut lease: Lease) -> Lease {
     match &network.mode {
         Mode::Bridge(config) => bridge::complete(config, &mut lease),
-        Mode::None(_) => {}
+        Mode::None(_) | Mode::Host(_) | Mode::Container(_) => {}
     }
     lease
 }
@@ -92,5 +130,7 @@ pub fn desired(network: &Network, attachment: &Attachment, lease: &Lease) -> Res
     match &network.mode {
         Mode::Bridge(config) => bridge::desired(config, network, attachment, lease),
         Mode::None(_) => Ok(none::desired()),
+        Mode::Host(_) => Ok(host::desired(attachment, lease)),
+        Mode::Container(_) => container::desired(attachment, lease),
     }
 }

@@ -8,6 +8,7 @@
 //! shared while an attachment changes, and exclusively when the last one has gone.
 
 mod attached;
+mod sharing;
 
 use std::path::Path;
 
@@ -157,7 +158,9 @@ impl<K: Kernel> Engine<K> {
         };
         let mut wanted = desired(&record)?.all();
         expect(&mut wanted, changed);
-        let kernel = self.kernel.enter(record.attachment.netns.as_deref()).await?;
+        let netns = record.attachment.netns.as_deref();
+        let netns = netns.filter(|_| wanted.iter().any(|object| object.place() == Some(Place::Sandbox)));
+        let kernel = self.kernel.enter(netns).await?;
         let drifts = drift(&wanted, &kernel.observe(&wanted).await?);
         let mut errors = Vec::new();
         if !drifts.is_empty() {
@@ -208,6 +211,7 @@ impl<K: Kernel> Engine<K> {
 
     async fn build(&self, kernel: &K, work: &mut Work) -> Result<Attached> {
         let record = &mut work.record;
+        record.lease = self.namespace_for(&record.network, &record.attachment)?.map(Lease::sharing);
         self.store.save(record)?;
         if let Some(ipam) = self.ipam(&record.network)? {
             let lease = ipam.allocate(&request(record))?;
@@ -222,6 +226,11 @@ impl<K: Kernel> Engine<K> {
         work.made_shared = made.map(|step| step.object().clone()).collect();
         apply_shared(kernel, &shared).await?;
         apply(kernel, &own).await?;
+        if record.lease.as_ref().is_some_and(|lease| lease.namespace.is_some()) {
+            // What the sandbox is by now, not what it was when it was entered.
+            let kernel = self.kernel.enter(record.attachment.netns.as_deref()).await?;
+            return Ok(Attached::sharing(record, kernel.interfaces(Place::Sandbox).await?));
+        }
         let links: Vec<Object> = desired.all().into_iter().filter(|object| matches!(object, Object::Link(_))).collect();
         Ok(Attached::new(record, &kernel.observe(&links).await?))
     }

@@ -71,7 +71,7 @@ impl Ipam for HostLocal<'_> {
 
         let addresses = sets.iter().zip(wishes).enumerate().map(|(number, (set, wish))| desk.serve(number, set, wish));
         match addresses.collect() {
-            Ok(addresses) => Ok(Lease { addresses, routes: self.config.routes.clone(), dns }),
+            Ok(addresses) => Ok(Lease { addresses, routes: self.config.routes.clone(), dns, namespace: None }),
             Err(error) => {
                 desk.take_back();
                 Err(error)

@@ -52,7 +52,8 @@ impl Ipam for Static<'_> {
             let expected = "a list of at least one address, and none was asked for";
             return Err(Error::invalid("ipam.addresses", "[]", expected));
         }
-        Ok(Lease { addresses, routes: self.config.routes.clone(), dns: self.config.dns.clone() })
+        let (routes, dns) = (self.config.routes.clone(), self.config.dns.clone());
+        Ok(Lease { addresses, routes, dns, namespace: None })
     }
 
     fn release(&self, _: &Request<'_>) -> Result<()> {

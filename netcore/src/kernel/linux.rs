@@ -7,9 +7,11 @@ use super::firewall::Firewall;
 use super::netns::Netns;
 use super::rtnl::Rtnl;
 use super::seen::{self, Interfaces};
-use super::{Kernel, address, link, route, settle, sysctl};
+use super::{Kernel, address, binding, interfaces, link, listener, route, settle, sysctl};
 use crate::error::{Error, Result};
-use crate::model::{Address, Link, Name, NatRule, Object, Place, Route, State, Sysctl};
+use crate::model::{
+    Address, Binding, Link, Listener, Name, NamespaceId, NatRule, Object, Place, PortMapping, Route, State, Sysctl,
+};
 
 /// The Linux kernel, seen from the caller's namespace and, once one was
 /// [entered](Kernel::enter), from a sandbox.
@@ -86,6 +88,7 @@ impl Linux {
 
     async fn create_one(&self, object: &Object) -> Result<()> {
         match object {
+            Object::Binding(binding) => binding::create(binding),
             Object::Link(link) => link::create(self, link).await,
             Object::Address(address) => address::create(self, address).await,
             Object::Route(route) => route::create(self, route).await,
@@ -97,6 +100,7 @@ impl Linux {
 
     async fn remove_one(&self, object: &Object) -> Result<()> {
         match object {
+            Object::Binding(binding) => binding::remove(binding),
             Object::Link(link) => link::remove(self, link).await,
             Object::Address(address) => address::remove(self, address).await,
             Object::Route(route) => route::remove(self, route).await,
@@ -119,6 +123,7 @@ fn no_sandbox() -> Error {
 /// A list of objects by kind.
 #[derive(Default)]
 struct Kinds<'a> {
+    bindings: Vec<&'a Binding>,
     links: Vec<&'a Link>,
     addresses: Vec<&'a Address>,
     routes: Vec<&'a Route>,
@@ -131,6 +136,7 @@ impl<'a> From<&'a [Object]> for Kinds<'a> {
         let mut kinds = Self::default();
         for object in objects {
             match object {
+                Object::Binding(binding) => kinds.bindings.push(binding),
                 Object::Link(link) => kinds.links.push(link),
                 Object::Address(address) => kinds.addresses.push(address),
                 Object::Route(route) => kinds.routes.push(route),
@@ -155,6 +161,7 @@ impl Kernel for Linux {
         let kinds = Kinds::from(wanted);
         let interfaces = Interfaces::of(self, wanted).await?;
         let mut seen = Vec::with_capacity(wanted.len());
+        seen.extend(binding::observe(&kinds.bindings));
         for link in &kinds.links {
             for object in seen::link(self, &interfaces, link).await? {
                 // A bridge may be asked for by several; the same interface may be in the way twice.
@@ -224,5 +231,17 @@ impl Kernel for Linux {
             .collect();
         marked.extend(self.firewall.marked(network)?);
         Ok(marked)
+    }
+
+    fn identify(&self, netns: Option<&Path>) -> Result<NamespaceId> {
+        binding::identify(netns)
+    }
+
+    async fn interfaces(&self, place: Place) -> Result<Vec<Object>> {
+        interfaces::all(self, place).await
+    }
+
+    fn listener(&self, published: &[PortMapping]) -> Result<Option<Listener>> {
+        listener::in_the_way(published)
     }
 }

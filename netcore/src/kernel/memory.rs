@@ -2,12 +2,16 @@
 //! rules that the engine relies on (a removed link takes its addresses and routes along, a host
 //! port has one owner), and fails a chosen change, or kills its caller there.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Kernel;
 use crate::error::{Error, Result};
-use crate::model::{InterfaceName, Link, LinkKind, Name, NatRule, Object, Place, State};
+use crate::model::{
+    Binding, InterfaceName, Link, LinkKind, Listener, Name, NamespaceId, NatRule, Object, Place, PortMapping, State,
+    fingerprint,
+};
 
 /// A kernel in memory. Clones share what they hold.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +27,9 @@ struct Held {
     /// How many changes until the trap springs; `None` without a trap.
     until_trap: Option<usize>,
     trap: Trap,
+    listeners: Vec<Listener>,
+    /// Namespace files that were removed.
+    gone: HashSet<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,6 +81,18 @@ impl Memory {
         self.held().objects.retain(|(_, held)| held != object);
     }
 
+    /// Has somebody listen on the host.
+    pub fn listen(&self, listener: Listener) {
+        self.held().listeners.push(listener);
+    }
+
+    /// Removes the namespace file at `path`, and whatever was bound there.
+    pub fn remove_file(&self, path: &Path) {
+        let mut held = self.held();
+        held.objects.retain(|(_, object)| !matches!(object, Object::Binding(binding) if binding.path == path));
+        held.gone.insert(path.to_owned());
+    }
+
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,7 +103,7 @@ impl Memory {
             Object::Address(address) => address.place == Place::Sandbox,
             Object::Route(route) => route.place == Place::Sandbox,
             Object::Sysctl(sysctl) => sysctl.place == Place::Sandbox,
-            Object::Nat(_) => false,
+            Object::Binding(_) | Object::Nat(_) => false,
         };
         in_sandbox.then(|| self.sandbox.clone()).flatten()
     }
@@ -115,6 +134,13 @@ impl Memory {
 }
 
 impl Held {
+    fn bound(&self, path: &Path) -> Option<&Binding> {
+        self.objects.iter().find_map(|(_, object)| match object {
+            Object::Binding(binding) if binding.path == path => Some(binding),
+            _ => None,
+        })
+    }
+
     fn position(&self, sandbox: Option<&Path>, object: &Object) -> Option<usize> {
         let key = object.key();
         // The host's end of a pair is found from anywhere.
@@ -136,7 +162,13 @@ impl Held {
 
 impl Kernel for Memory {
     async fn enter(&self, netns: Option<&Path>) -> Result<Self> {
-        Ok(Self { held: self.held.clone(), sandbox: netns.map(Path::to_owned) })
+        if let Some(path) = netns {
+            self.identify(netns)?;
+            // Who enters a bound file is where it is bound to.
+            let there = self.held().bound(path).map(|binding| binding.to.found_at.clone());
+            return Ok(Self { held: self.held.clone(), sandbox: there.unwrap_or_else(|| netns.map(Path::to_owned)) });
+        }
+        Ok(Self { held: self.held.clone(), sandbox: None })
     }
 
     async fn observe(&self, wanted: &[Object]) -> Result<State> {
@@ -257,5 +289,51 @@ impl Kernel for Memory {
         let held = self.held();
         let marked = |object: &&Object| object.mark().is_some_and(|mark| mark.is_of(network));
         Ok(held.objects.iter().map(|(_, object)| object).filter(marked).cloned().collect())
+    }
+
+    fn identify(&self, netns: Option<&Path>) -> Result<NamespaceId> {
+        let Some(path) = netns else { return Ok(NamespaceId { device: 0, inode: 1 }) };
+        let held = self.held();
+        if held.gone.contains(path) {
+            return Err(Error::Netns { path: path.to_owned(), reason: "is gone".to_owned(), source: None });
+        }
+        let unbound = || NamespaceId { device: 0, inode: fingerprint(path.as_os_str().as_encoded_bytes()) };
+        Ok(held.bound(path).map_or_else(unbound, |binding| binding.to.id))
+    }
+
+    async fn interfaces(&self, place: Place) -> Result<Vec<Object>> {
+        let held = self.held();
+        let sandbox = self.sandbox.as_ref().filter(|_| place == Place::Sandbox);
+        // On the host's side of things, the sandbox is the host.
+        let there = if sandbox.is_some() { Place::Sandbox } else { Place::Host };
+        let mut links: Vec<Link> = Vec::new();
+        for (made_in, object) in &held.objects {
+            match object {
+                Object::Link(Link { kind: LinkKind::Veth(veth), .. })
+                    if made_in.as_ref() == sandbox && there == Place::Sandbox =>
+                {
+                    let kind = LinkKind::Other { name: "veth".to_owned() };
+                    let name = veth.peer.clone();
+                    let up = veth.peer_up;
+                    links.push(Link { place, name, kind, mark: None, mac: veth.peer_mac, mtu: None, up, port: None });
+                }
+                Object::Link(Link { kind: LinkKind::Veth(_) | LinkKind::Loopback, .. }) => {}
+                Object::Link(link) if link.place == there && made_in.as_ref() == sandbox => links.push(link.clone()),
+                _ => {}
+            }
+        }
+        let addresses = |link: &Link| {
+            let on = |(made_in, object): &&(Option<PathBuf>, Object)| {
+                matches!(object, Object::Address(address) if address.link == link.name && address.place == there)
+                    && made_in.as_ref() == sandbox
+            };
+            held.objects.iter().filter(on).map(|(_, object)| object.clone()).collect::<Vec<_>>()
+        };
+        Ok(links.into_iter().flat_map(|link| [vec![Object::Link(link.clone())], addresses(&link)].concat()).collect())
+    }
+
+    fn listener(&self, published: &[PortMapping]) -> Result<Option<Listener>> {
+        let in_the_way = |listener: &&Listener| published.iter().any(|mapping| listener.is_in_the_way_of(mapping));
+        Ok(self.held().listeners.iter().find(in_the_way).cloned())
     }
 }

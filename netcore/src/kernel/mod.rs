@@ -5,15 +5,18 @@
 use std::path::Path;
 
 use crate::error::Result;
-use crate::model::{Name, Object, State};
+use crate::model::{Listener, Name, NamespaceId, Object, Place, PortMapping, State};
 
 mod address;
 mod announce;
+mod binding;
 mod conntrack;
 mod extack;
 mod firewall;
+mod interfaces;
 mod link;
 mod linux;
+mod listener;
 mod memory;
 mod netns;
 pub mod nft;
@@ -84,4 +87,24 @@ pub trait Kernel: Sized {
     /// # Errors
     /// [`Error::Kernel`](crate::Error::Kernel) when the kernel does not answer.
     async fn marked(&self, network: &Name) -> Result<Vec<Object>>;
+
+    /// Which namespace is at `netns`; the host's without one.
+    ///
+    /// # Errors
+    /// [`Error::Netns`](crate::Error::Netns) when it is not a network namespace.
+    fn identify(&self, netns: Option<&Path>) -> Result<NamespaceId>;
+
+    /// Every interface of `place`, each followed by its addresses: those that lead to the world
+    /// first, without loopback and the links of our own attachments. Reads whole tables: for modes
+    /// that share a namespace.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`](crate::Error::Kernel) when the kernel does not answer.
+    async fn interfaces(&self, place: Place) -> Result<Vec<Object>>;
+
+    /// Somebody who listens on the host where one of `published` would have a container listen.
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::Error::File) when the kernel does not say.
+    fn listener(&self, published: &[PortMapping]) -> Result<Option<Listener>>;
 }

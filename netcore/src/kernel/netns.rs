@@ -24,7 +24,7 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_bind_
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use crate::error::{Error, Result};
-use crate::model::{Attachment, AttachmentId, InvalidName, Name};
+use crate::model::{Attachment, AttachmentId, InvalidName, Name, NamespaceId};
 
 /// `NSFS_MAGIC` (linux/magic.h): the file system namespaces are files of.
 const NSFS_MAGIC: u64 = 0x6e73_6673;
@@ -137,12 +137,16 @@ impl Netns {
     /// # Errors
     /// [`Error::Netns`] when the kernel does not say.
     pub fn is_same(&self, other: &Self) -> Result<bool> {
-        let identity = |netns: &Self| {
-            fstat(&netns.fd)
-                .map(|stat| (stat.st_dev, stat.st_ino))
-                .map_err(|code| refused(netns.shown(), "cannot be looked at")(code.into()))
-        };
-        Ok(identity(self)? == identity(other)?)
+        Ok(self.id()? == other.id()?)
+    }
+
+    /// Which namespace this is.
+    ///
+    /// # Errors
+    /// [`Error::Netns`] when the kernel does not say.
+    pub fn id(&self) -> Result<NamespaceId> {
+        let stat = fstat(&self.fd).map_err(|code| refused(self.shown(), "cannot be looked at")(code.into()))?;
+        Ok(NamespaceId { device: stat.st_dev, inode: stat.st_ino })
     }
 
     /// The wish of `container` to be attached by `eth0`, or, as `"web-1/net1"`, by the interface

@@ -133,6 +133,25 @@ async fn dump(rtnl: &Rtnl, v6: bool, table: u32, over: u32) -> Result<Vec<Presen
     }
 }
 
+/// The interfaces that default routes leave by, the preferred first.
+pub(super) async fn ways_out(rtnl: &Rtnl) -> Result<Vec<u32>, Refusal> {
+    let mut ways = Vec::new();
+    for v6 in [false, true] {
+        let mut query = RouteMessage::default();
+        query.header.address_family = family(v6);
+        query.attributes.push(RouteAttribute::Table(Route::MAIN_TABLE));
+        let answers = match rtnl.dump(RouteNetlinkMessage::GetRoute(query)).await {
+            Err(refusal) if refusal.is(&[Errno::NOENT]) => Vec::new(),
+            answers => answers?,
+        };
+        let mut defaults: Vec<Present> = answers.iter().flat_map(Present::from_answer).collect();
+        defaults.retain(|route| route.destination.prefix() == 0 && route.table == Route::MAIN_TABLE);
+        defaults.sort_by_key(|route| route.metric);
+        ways.extend(defaults.into_iter().map(|route| route.interface));
+    }
+    Ok(ways)
+}
+
 /// A route as the kernel reports it: one for each of its next hops.
 #[derive(Clone, Debug)]
 struct Present {

@@ -191,7 +191,7 @@ impl Interfaces {
                 }
                 Object::Address(address) => names.push((address.place, &address.link)),
                 Object::Route(route) => names.push((route.place, &route.link)),
-                Object::Sysctl(_) | Object::Nat(_) => {}
+                Object::Binding(_) | Object::Sysctl(_) | Object::Nat(_) => {}
             }
         }
         names.sort_unstable();
@@ -302,6 +302,11 @@ async fn sandbox_id(kernel: &Linux) -> Result<Option<i32>, Refusal> {
         }
         _ => None,
     })
+}
+
+/// The interface as a value, with nothing that another namespace would have to be asked for.
+pub(super) fn plain(seen: &Seen, place: Place) -> Link {
+    seen.describe(place, seen.plain_kind(), None)
 }
 
 /// A link with a mark, for those who know nothing but the mark.

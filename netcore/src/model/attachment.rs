@@ -9,7 +9,7 @@ use std::str::FromStr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::{AttachmentId, Mac};
+use super::{AttachmentId, Mac, Target};
 
 /// What is asked for: which container joins, where, and with which wishes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,9 @@ pub struct Attachment {
     /// What the runtime says about the container (pod name and namespace, for instance).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Whose namespace to share, instead of the network's choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<Target>,
 }
 
 impl Attachment {
@@ -50,6 +53,7 @@ impl Attachment {
             mac: None,
             aliases: Vec::new(),
             labels: BTreeMap::new(),
+            join: None,
         }
     }
 
@@ -77,6 +81,13 @@ impl Attachment {
     #[must_use]
     pub fn mac(mut self, mac: Mac) -> Self {
         self.mac = Some(mac);
+        self
+    }
+
+    /// Asks for the namespace of `target`, on a network that shares namespaces.
+    #[must_use]
+    pub fn join(mut self, target: Target) -> Self {
+        self.join = Some(target);
         self
     }
 }

@@ -1,11 +1,13 @@
-//! What address management promised an attachment.
+//! What was promised to an attachment: by address management, or by whose namespace it shares.
 
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-/// Addresses, routes and name servers for one attachment.
+use super::SharedNamespace;
+
+/// Addresses, routes and name servers for one attachment, or a namespace that has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// The addresses, in the order they were asked for.
@@ -17,6 +19,17 @@ pub struct Lease {
     /// What the container's resolver should use.
     #[serde(default, skip_serializing_if = "Dns::is_empty")]
     pub dns: Dns,
+    /// The namespace that is shared, in modes that do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<SharedNamespace>,
+}
+
+impl Lease {
+    /// A lease of nothing but a place in `namespace`.
+    #[must_use]
+    pub fn sharing(namespace: SharedNamespace) -> Self {
+        Self { namespace: Some(namespace), ..Self::default() }
+    }
 }
 
 /// One address with its prefix length, and the gateway of its subnet.

@@ -5,8 +5,10 @@
 mod attachment;
 mod ipam;
 mod lease;
+mod listener;
 mod mac;
 mod name;
+mod namespace;
 mod network;
 mod object;
 mod owner;
@@ -15,9 +17,11 @@ mod section;
 pub use attachment::{Attachment, PortMapping, Protocol};
 pub use ipam::{Delegated, HostLocal, IpamConfig, Range, Static, StaticAddress};
 pub use lease::{Dns, Lease, LeasedAddress, RouteSpec};
+pub use listener::{Listener, Process};
 pub use mac::{InvalidMac, Mac};
 pub use name::{InterfaceName, InvalidName, Name};
-pub use network::{BridgeConfig, Mode, Network, NoneConfig};
+pub use namespace::{Binding, InvalidTarget, NamespaceId, SharedNamespace, Target};
+pub use network::{BridgeConfig, ContainerConfig, HostConfig, Mode, Network, NoneConfig};
 pub use object::{
     Address, Bridge, Key, Link, LinkKind, NatRule, Object, Phase, Place, Port, Rivals, Route, State, Sysctl, Veth,
 };

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Dns, InterfaceName, IpamConfig, Mac, Name};
+use super::{Dns, InterfaceName, IpamConfig, Mac, Name, Target};
 
 /// A network that containers attach to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,10 @@ pub enum Mode {
     Bridge(BridgeConfig),
     /// Nothing but the container's own loopback.
     None(NoneConfig),
+    /// The host's own namespace.
+    Host(HostConfig),
+    /// Another container's namespace.
+    Container(ContainerConfig),
 }
 
 impl Mode {
@@ -38,6 +42,8 @@ impl Mode {
         match self {
             Self::Bridge(_) => "bridge",
             Self::None(_) => "none",
+            Self::Host(_) => "host",
+            Self::Container(_) => "container",
         }
     }
 }
@@ -51,6 +57,18 @@ impl From<BridgeConfig> for Mode {
 impl From<NoneConfig> for Mode {
     fn from(config: NoneConfig) -> Self {
         Self::None(config)
+    }
+}
+
+impl From<HostConfig> for Mode {
+    fn from(config: HostConfig) -> Self {
+        Self::Host(config)
+    }
+}
+
+impl From<ContainerConfig> for Mode {
+    fn from(config: ContainerConfig) -> Self {
+        Self::Container(config)
     }
 }
 
@@ -108,3 +126,16 @@ impl BridgeConfig {
 /// The settings of `none`: there are none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoneConfig {}
+
+/// The settings of `host`: there are none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostConfig {}
+
+/// The settings of `container`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerConfig {
+    /// Whose namespace is shared, unless an attachment asks for another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<Target>,
+}

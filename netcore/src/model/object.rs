@@ -5,11 +5,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::{InterfaceName, Mac, Mark, Protocol};
+use super::{Binding, InterfaceName, Mac, Mark, Protocol};
 
 /// Which of the two network namespaces an object lives in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -25,6 +26,8 @@ pub enum Place {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Object {
+    /// A namespace file that is bound to a shared namespace.
+    Binding(Binding),
     /// A network interface.
     Link(Link),
     /// An address on an interface.
@@ -40,6 +43,8 @@ pub enum Object {
 /// The order in which kinds of objects are made; removal runs it backwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
+    /// Which namespace the sandbox is.
+    Namespaces,
     /// Interfaces.
     Links,
     /// Their addresses.
@@ -56,6 +61,8 @@ pub enum Phase {
 /// different states.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
+    /// A bound namespace file, by its path.
+    Binding(PathBuf),
     /// An interface, by name.
     Link(Place, InterfaceName),
     /// An address on an interface.
@@ -82,6 +89,7 @@ impl Object {
     #[must_use]
     pub fn key(&self) -> Key {
         match self {
+            Self::Binding(binding) => Key::Binding(binding.path.clone()),
             Self::Link(link) => Key::Link(link.place, link.name.clone()),
             Self::Address(address) => Key::Address(address.place, address.link.clone(), address.address),
             Self::Route(route) => Key::Route(
@@ -106,6 +114,7 @@ impl Object {
     #[must_use]
     pub fn phase(&self) -> Phase {
         match self {
+            Self::Binding(_) => Phase::Namespaces,
             Self::Link(_) => Phase::Links,
             Self::Address(_) => Phase::Addresses,
             Self::Route(_) => Phase::Routes,
@@ -122,7 +131,7 @@ impl Object {
             Self::Address(address) => Some(address.place),
             Self::Route(route) => Some(route.place),
             Self::Sysctl(sysctl) => Some(sysctl.place),
-            Self::Nat(_) => None,
+            Self::Binding(_) | Self::Nat(_) => None,
         }
     }
 
@@ -132,7 +141,7 @@ impl Object {
         match self {
             Self::Link(link) => link.mark.as_ref(),
             Self::Nat(rule) => rule.mark(),
-            Self::Address(_) | Self::Route(_) | Self::Sysctl(_) => None,
+            Self::Binding(_) | Self::Address(_) | Self::Route(_) | Self::Sysctl(_) => None,
         }
     }
 }
@@ -411,6 +420,7 @@ impl fmt::Display for Place {
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Binding(binding) => binding.fmt(f),
             Self::Link(Link { name, kind: LinkKind::Veth(veth), .. }) => write!(f, "link {name} ↔ {}", veth.peer),
             Self::Link(Link { name, kind: LinkKind::Bridge(_), .. }) => write!(f, "bridge {name}"),
             Self::Link(Link { place, name, .. }) => write!(f, "link {name} ({place})"),

@@ -88,7 +88,7 @@ fn is_removable(object: &Object) -> bool {
         Object::Link(link) => !matches!(link.kind, LinkKind::Loopback),
         Object::Address(Address { place, .. }) | Object::Route(Route { place, .. }) => *place == Place::Host,
         Object::Sysctl(_) => false,
-        Object::Nat(_) => true,
+        Object::Binding(_) | Object::Nat(_) => true,
     }
 }
 

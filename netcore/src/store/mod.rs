@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::model::{Attachment, AttachmentId, Lease, Name, Network};
+use crate::model::{Attachment, AttachmentId, Lease, Mode, Name, Network};
 
 pub use lock::Lock;
 
@@ -151,10 +151,32 @@ impl Store {
     /// # Errors
     /// [`Error::File`].
     pub fn of_container(&self, container: &Name) -> Result<Vec<Record>> {
+        self.find(|id, _| id.container == *container)
+    }
+
+    /// The records of all networks of the kind of `mode`; those that cannot be understood are
+    /// left out.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn of_mode(&self, mode: &Mode) -> Result<Vec<Record>> {
+        self.find(|_, name| name == mode.name())
+    }
+
+    /// All records; those that cannot be understood are left out.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn records(&self) -> Result<Vec<Record>> {
+        self.find(|_, _| true)
+    }
+
+    /// The records whose names are as wanted.
+    fn find(&self, is_wanted: impl Fn(&AttachmentId, &str) -> bool) -> Result<Vec<Record>> {
         let mut records = Vec::new();
         for network in self.networks()? {
             for path in entries(&self.directory.join(network.as_str()))? {
-                if parse_name(&path).is_some_and(|(id, _)| id.container == *container) {
+                if parse_name(&path).is_some_and(|(id, mode)| is_wanted(&id, &mode)) {
                     records.extend(read(&path).ok().flatten());
                 }
             }
@@ -181,7 +203,9 @@ impl Store {
     /// [`Error::File`].
     pub fn networks(&self) -> Result<Vec<Name>> {
         let file_name = |path: &PathBuf| path.file_name()?.to_str().and_then(|name| Name::new(name).ok());
-        let mut names: Vec<Name> = entries(&self.directory)?.iter().filter_map(file_name).collect();
+        // What else is kept beside the networks' directories is no network.
+        let mut names: Vec<Name> =
+            entries(&self.directory)?.iter().filter(|path| path.is_dir()).filter_map(file_name).collect();
         names.sort();
         Ok(names)
     }

@@ -11,6 +11,7 @@ fn attached() -> Attached {
         mac: Some(mac.parse().unwrap()),
         mtu: Some(1500),
         sandbox: sandbox.map(PathBuf::from),
+        addresses: Vec::new(),
     };
     let leased = |address: &str, gateway: &str| LeasedAddress {
         address: address.parse().unwrap(),
@@ -47,6 +48,7 @@ fn looped() -> Success {
         mac: None,
         mtu: None,
         sandbox: Some("/run/netns/web-1".into()),
+        addresses: Vec::new(),
     }];
     let attached = Attached {
         id: "web-1/lo".parse().unwrap(),

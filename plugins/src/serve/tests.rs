@@ -3,7 +3,7 @@ use std::rc::Rc;
 
 use netcore::driver::{Bridge, None as NoNetwork};
 use netcore::engine::{Attached, Interface};
-use netcore::model::{Attachment, AttachmentId, Dns, LeasedAddress};
+use netcore::model::{Attachment, AttachmentId, Dns, LeasedAddress, Name};
 use serde_json::{Value, json};
 
 use super::*;
@@ -30,6 +30,7 @@ impl Verbs for Diary {
             mac: None,
             mtu: None,
             sandbox: attachment.netns.clone(),
+            addresses: Vec::new(),
         };
         let leased = LeasedAddress { address: "10.20.0.2/24".parse().unwrap(), gateway: None };
         let with_ipam = network.ipam.is_some();
@@ -58,6 +59,10 @@ impl Verbs for Diary {
             valid.iter().map(ToString::to_string).collect::<Vec<_>>().join("+"),
             network.name
         ))
+    }
+
+    fn is_on_host(&self, _container: &Name) -> Result<bool> {
+        Ok(false)
     }
 
     fn status(&self, network: &Network) -> Result<()> {
