@@ -56,6 +56,12 @@ impl Network {
         self
     }
 
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// A list as it is on disk.
     #[must_use]
     pub fn from_conflist(text: &str) -> Self {
@@ -404,7 +410,7 @@ impl Plugin {
     pub(crate) fn new(host: Host, name: &str) -> Self {
         let reference = binaries::reference().map(|directory| directory.display().to_string());
         let path = [Some(PLUGIN_DIRECTORY.to_owned()), reference].into_iter().flatten().collect::<Vec<_>>();
-        let ours = matches!(name, "bridge" | "none" | "loopback");
+        let ours = binaries::PLUGINS.iter().any(|(ours, _)| *ours == name);
         let directory = if ours { PLUGIN_DIRECTORY } else { path.last().expect("never empty") };
         let environment = vec![("CNI_PATH".to_owned(), path.join(":")), ("PATH".to_owned(), PATH.to_owned())];
         Self { host, program: format!("{directory}/{name}"), environment, stdin: Vec::new() }

@@ -87,7 +87,7 @@ impl Containerd {
                 fs::create_dir_all(format!("{HOME}/{directory}")).expect("create containerd's directory");
             }
             let link = |path: &std::path::Path, name: &str| symlink(path, format!("{HOME}/bin/{name}"));
-            for (name, program) in [("bridge", "bridge"), ("none", "none"), ("loopback", "none")] {
+            for (name, program) in binaries::PLUGINS {
                 link(&ours.join(program), name).expect("link a plugin");
             }
             for name in ["portmap", "host-local", "firewall", "tuning"] {
@@ -107,6 +107,26 @@ impl Containerd {
         host.run(&format!("ctr -a {SOCKET} -n k8s.io images import {HOME}/pause.tar"));
         wait_for("containerd has read the conflist", PATIENCE, || containerd.network_ready());
         containerd
+    }
+
+    /// Puts `network` in the place of the one there is, and waits until it is noticed.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub fn change_network(&self, network: &Network) {
+        let path = format!("{HOME}/networks/10-test.conflist");
+        self.host.enter(|| {
+            fs::write(format!("{path}.new"), network.conflist()).expect("write the conflist");
+            fs::rename(format!("{path}.new"), &path).expect("move the conflist");
+        });
+        wait_for("containerd has read the new conflist", PATIENCE, || {
+            let status: Result<StatusResponse, Status> = self.call("Status", &StatusRequest { verbose: true });
+            status.is_ok_and(|status| {
+                let networks = status.info.get("cniconfig").map(String::as_str).unwrap_or_default();
+                let networks: Value = serde_json::from_str(networks).unwrap_or_default();
+                networks["Networks"].as_array().into_iter().flatten().any(|one| one["Config"]["Name"] == network.name())
+            })
+        });
     }
 
     /// `RunPodSandbox`: its id.
@@ -360,9 +380,17 @@ struct PodIp {
 }
 
 #[derive(Clone, PartialEq, Message)]
+struct StatusRequest {
+    #[prost(bool, tag = "1")]
+    verbose: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
 struct StatusResponse {
     #[prost(message, optional, tag = "1")]
     status: Option<RuntimeStatus>,
+    #[prost(map = "string, string", tag = "2")]
+    info: HashMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, Message)]

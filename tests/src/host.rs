@@ -53,7 +53,7 @@ impl Host {
                 return;
             }
             fs::create_dir_all(PLUGIN_DIRECTORY).expect("create the plugin directory");
-            for (name, program) in [("bridge", "bridge"), ("none", "none"), ("loopback", "none")] {
+            for (name, program) in binaries::PLUGINS {
                 symlink(binaries.join(program), format!("{PLUGIN_DIRECTORY}/{name}")).expect("link a plugin");
             }
         });

@@ -60,6 +60,15 @@ impl Podman {
         podman
     }
 
+    /// Makes `network` known, as `podman network create` does.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn add_network(&self, name: &str, network: &Network) {
+        let path = format!("{NETWORKS}/{name}.conflist");
+        self.host.enter(|| fs::write(path, network.conflist()).expect("write a conflist"));
+    }
+
     /// Runs `podman COMMAND`, and gives back what it printed.
     ///
     /// # Panics

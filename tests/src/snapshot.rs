@@ -45,6 +45,15 @@ impl Snapshot {
         for line in with_place(&rules) {
             things.insert(format!("nft {line}"), String::new());
         }
+        // Namespace files are mounts; one over another is two of them.
+        for mount in host.run("grep ' - nsfs ' /proc/self/mountinfo || true").lines() {
+            let field = |number: usize| mount.split(' ').nth(number).unwrap_or_default();
+            let mut name = format!("mount {}", field(4));
+            while things.contains_key(&name) {
+                name += " again";
+            }
+            things.insert(name, field(3).to_owned());
+        }
         let files = "find /run/netcore /var/lib/cni /run/netns ! -type d 2>/dev/null || true";
         for path in host.run(files).lines().filter(|path| !is_bookkeeping(path)) {
             things.insert(format!("file {path}"), String::new());

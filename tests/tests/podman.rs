@@ -152,3 +152,59 @@ fn the_chain_that_podman_writes() {
         "{now}"
     );
 }
+
+/// Containers on `host` and `container` networks: real processes in somebody else's namespace.
+#[test]
+fn containers_that_share_a_namespace() {
+    if let Some(reason) = Podman::missing() {
+        skip!("{reason}");
+    }
+    let (host, outside, podman) = machine();
+    let capabilities = json!({ "portMappings": true, "ips": true });
+    podman.add_network("own", &Network::new("own", json!({ "type": "host", "capabilities": capabilities })));
+    let serve = "sh -c 'echo $0 > /tmp/index.html; exec busybox httpd -f -p $1 -h /tmp'";
+    let run = |name: &str, network: &str, port: u16| {
+        podman.try_run(&format!("run -d --name {name} --network {network} localhost/bb:1 {serve} {name} {port}"))
+    };
+    let started = |name: &str, network: &str, port: u16| {
+        let output = run(name, network, port);
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    let page = |command: &str| {
+        let mut text = String::new();
+        netcore_tests::wait_for(command, std::time::Duration::from_secs(10), || {
+            let output = podman.try_run(command);
+            text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            output.status.success()
+        });
+        text
+    };
+    started("front", "own", 8000);
+    netcore_tests::wait_for("front serves", std::time::Duration::from_secs(10), || {
+        outside.try_run("busybox wget -qO- http://198.51.100.1:8000/index.html").stdout == b"front\n"
+    });
+    let taken = podman.try_run("run -d --name late --network own -p 8000:80 localhost/bb:1 /bin/sleep 1000");
+    let said = String::from_utf8_lossy(&taken.stderr);
+    assert!(!taken.status.success() && said.contains("8000/tcp") && said.contains("busybox (pid"), "{said}");
+    podman.run("rm -f -t 0 late");
+
+    let owner = started("owner", "web", 80);
+    podman.add_network("shared", &Network::new("shared", json!({ "type": "container", "container": owner })));
+    started("guest", "shared", 8001);
+    assert_eq!(page("exec owner busybox wget -qO- http://127.0.0.1:8001/index.html"), "guest");
+    assert_eq!(page("exec guest busybox wget -qO- http://127.0.0.1:80/index.html"), "owner");
+    assert_eq!(podman.address("guest", "shared"), podman.address("owner", "web"));
+    let second = podman.try_run("exec guest busybox httpd -f -p 80 -h /tmp");
+    assert!(String::from_utf8_lossy(&second.stderr).contains("Address already in use"), "one port space");
+
+    podman.run("stop -t 0 guest");
+    assert_eq!(page("exec owner busybox wget -qO- http://127.0.0.1:80/index.html"), "owner");
+    podman.run("start guest");
+    assert_eq!(page("exec owner busybox wget -qO- http://127.0.0.1:8001/index.html"), "guest");
+    podman.run("rm -f -t 0 guest");
+    podman.run("rm -f -t 0 owner");
+    podman.run("rm -f -t 0 front");
+    nothing_left(&host);
+    assert_eq!(host.snapshot().count("mount /run/netns/netns-"), 0, "{}", host.snapshot());
+}
