@@ -7,7 +7,7 @@ BIN_DIR ?= $(PREFIX)/bin
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-PLUGINS := bridge none
+PLUGINS := bridge container host none
 
 .PHONY: demo test test-kernel bench lint build install
 
