@@ -18,5 +18,5 @@ pub(super) fn validate(network: &Network) -> Result<()> {
 pub(super) fn desired(attachment: &Attachment, lease: &Lease) -> Desired {
     let binding = lease.namespace.as_ref().filter(|namespace| !namespace.given).zip(attachment.netns.as_ref());
     let binding = binding.map(|(namespace, path)| Binding { path: path.clone(), to: namespace.clone() });
-    Desired { network: Vec::new(), attachment: binding.map(Object::Binding).into_iter().collect() }
+    Desired { attachment: binding.map(Object::Binding).into_iter().collect(), ..Desired::default() }
 }

@@ -4,19 +4,26 @@
 mod bridge;
 mod container;
 mod host;
+mod inside;
+mod macvlan;
 mod none;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
-use crate::model::{Attachment, BridgeConfig, ContainerConfig, HostConfig, Lease, Mode, Network, NoneConfig, Object};
+use crate::model::{
+    Attachment, BridgeConfig, ContainerConfig, HostConfig, Lease, MacvlanConfig, Mode, Network, NoneConfig, Object,
+};
 
 pub use bridge::BridgeNetwork;
 
 /// What the kernel should hold for one attachment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Desired {
+    /// What attachments of several networks share.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub host: Vec<Object>,
     /// What the network's attachments share.
     pub network: Vec<Object>,
     /// What is this attachment's own.
@@ -24,10 +31,22 @@ pub struct Desired {
 }
 
 impl Desired {
+    /// What is not the attachment's alone, what is shared most first.
+    pub fn shared(&self) -> impl Iterator<Item = &Object> {
+        self.host.iter().chain(&self.network)
+    }
+
+    /// Keeps only what `is_meant`.
+    pub fn retain(&mut self, is_meant: impl Fn(&Object) -> bool) {
+        for part in [&mut self.host, &mut self.network, &mut self.attachment] {
+            part.retain(&is_meant);
+        }
+    }
+
     /// All of it, what is shared first.
     #[must_use]
     pub fn all(&self) -> Vec<Object> {
-        self.network.iter().chain(&self.attachment).cloned().collect()
+        self.shared().chain(&self.attachment).cloned().collect()
     }
 }
 
@@ -59,6 +78,15 @@ pub struct Bridge;
 impl Driver for Bridge {
     const TYPE: &'static str = "bridge";
     type Config = BridgeConfig;
+}
+
+/// A share of a link of the host's for each container.
+#[derive(Clone, Copy, Debug)]
+pub struct Macvlan;
+
+impl Driver for Macvlan {
+    const TYPE: &'static str = "macvlan";
+    type Config = MacvlanConfig;
 }
 
 /// Nothing but the container's own loopback.
@@ -98,6 +126,7 @@ impl Driver for Container {
 pub fn validate(network: &Network) -> Result<()> {
     match &network.mode {
         Mode::Bridge(config) => bridge::validate(config, network),
+        Mode::Macvlan(config) => macvlan::validate(config),
         Mode::None(_) => none::validate(network),
         Mode::Host(_) => host::validate(network),
         Mode::Container(_) => container::validate(network),
@@ -110,9 +139,19 @@ pub fn validate(network: &Network) -> Result<()> {
 pub fn complete(network: &Network, mut lease: Lease) -> Lease {
     match &network.mode {
         Mode::Bridge(config) => bridge::complete(config, &mut lease),
-        Mode::None(_) | Mode::Host(_) | Mode::Container(_) => {}
+        Mode::Macvlan(_) | Mode::None(_) | Mode::Host(_) | Mode::Container(_) => {}
     }
     lease
+}
+
+/// Whether what attachments of `network` share goes with the last of them.
+#[must_use]
+pub fn is_shared_for_a_time(network: &Network) -> bool {
+    match &network.mode {
+        Mode::Bridge(config) => config.remove_empty_bridge,
+        Mode::Macvlan(_) => true,
+        Mode::None(_) | Mode::Host(_) | Mode::Container(_) => false,
+    }
 }
 
 /// What the kernel should hold for `attachment`, to which the
@@ -129,6 +168,7 @@ pub fn desired(network: &Network, attachment: &Attachment, lease: &Lease) -> Res
     }
     match &network.mode {
         Mode::Bridge(config) => bridge::desired(config, network, attachment, lease),
+        Mode::Macvlan(config) => macvlan::desired(config, network, attachment, lease),
         Mode::None(_) => Ok(none::desired()),
         Mode::Host(_) => Ok(host::desired(attachment, lease)),
         Mode::Container(_) => container::desired(attachment, lease),

@@ -22,5 +22,5 @@ pub(super) fn desired() -> Desired {
         up: true,
         port: None,
     };
-    Desired { network: Vec::new(), attachment: vec![Object::Link(loopback)] }
+    Desired { attachment: vec![Object::Link(loopback)], ..Desired::default() }
 }

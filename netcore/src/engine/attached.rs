@@ -65,7 +65,7 @@ impl Attached {
                     });
                 }
                 (Place::Host, _) => interfaces.push(interface),
-                (Place::Sandbox, LinkKind::Loopback) => {
+                (Place::Sandbox, LinkKind::Loopback | LinkKind::Macvlan(_)) => {
                     inside.push(Interface { sandbox: sandbox.clone(), ..interface });
                 }
                 (Place::Sandbox, _) => {}

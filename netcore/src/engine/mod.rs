@@ -8,8 +8,10 @@
 //! shared while an attachment changes, and exclusively when the last one has gone.
 
 mod attached;
+mod resolve;
 mod sharing;
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use crate::apply::{apply, apply_all, apply_shared};
@@ -18,8 +20,8 @@ use crate::error::{Error, Result};
 use crate::ipam::{self, Ipam, Request};
 use crate::kernel::{Kernel, Linux};
 use crate::model::{
-    Attachment, AttachmentId, IpamConfig, Lease, Link, LinkKind, Mac, Mark, Mode, Name, NatRule, Network, Object,
-    Phase, Place,
+    Attachment, AttachmentId, IpamConfig, Key, Lease, Link, LinkKind, Mac, Mark, Name, NatRule, Network, Object, Phase,
+    Place,
 };
 use crate::plan::{Step, drift, plan, removal, to_observe};
 use crate::store::{DEFAULT_DIRECTORY, Lock, Record, Store};
@@ -83,7 +85,8 @@ impl<K: Kernel> Engine<K> {
             return Err(Error::invalid("netns", "nothing", "the path of the container's network namespace"));
         };
         let kernel = self.kernel.enter(Some(netns)).await?;
-        let locks = self.lock(network, &attachment.id)?;
+        let network = &resolve::resolve(&kernel, network).await?;
+        let locks = self.lock(network, &attachment)?;
         if self.store.load(network, &attachment.id)?.is_some() {
             return Err(Error::AlreadyAttached {
                 network: network.name.to_string(),
@@ -97,6 +100,7 @@ impl<K: Kernel> Engine<K> {
                 let mut errors = vec![failure];
                 errors.extend(self.withdraw(&work.record, locks).await);
                 errors.extend(self.tidy(&network.name, &work.made_shared).await.err());
+                errors.extend(self.tidy_host(&work.record).await.err());
                 Err(Error::several(errors))
             }
         }
@@ -113,16 +117,33 @@ impl<K: Kernel> Engine<K> {
         I: TryInto<AttachmentId>,
         Error: From<I::Error>,
     {
-        let id = id.try_into()?;
-        let locks = self.lock(network, &id)?;
-        let record = match self.store.load(network, &id)? {
+        self.detach_from(network, id, None).await
+    }
+
+    /// As [`detach`](Self::detach), for a caller who knows the container's namespace: without a
+    /// record, marks are looked for in there as well.
+    ///
+    /// # Errors
+    /// As [`detach`](Self::detach).
+    pub async fn detach_from<I>(&self, network: &Network, id: I, netns: Option<&Path>) -> Result<()>
+    where
+        I: TryInto<AttachmentId>,
+        Error: From<I::Error>,
+    {
+        let attachment = Attachment::new(id.try_into()?, netns.map(Path::to_owned));
+        let locks = self.lock(network, &attachment)?;
+        let record = match self.store.load(network, &attachment.id)? {
             Some(record) => record,
-            None => Record::new(network.clone(), Attachment::new(id, None)),
+            None => Record::new(network.clone(), attachment),
         };
         let mut errors = self.withdraw(&record, locks).await;
         errors.extend(self.hand_over_ports(&record).await.err());
-        let expendable = if removes_empty_bridge(&record.network) { desired(&record)?.network } else { Vec::new() };
+        let expendable = match desired(&record) {
+            Ok(desired) if driver::is_shared_for_a_time(&record.network) => desired.network,
+            _ => Vec::new(),
+        };
         errors.extend(self.tidy(&network.name, &expendable).await.err());
+        errors.extend(self.tidy_host(&record).await.err());
         Error::from_list(errors)
     }
 
@@ -210,29 +231,33 @@ impl<K: Kernel> Engine<K> {
     }
 
     async fn build(&self, kernel: &K, work: &mut Work) -> Result<Attached> {
-        let record = &mut work.record;
-        record.lease = self.namespace_for(&record.network, &record.attachment)?.map(Lease::sharing);
-        self.store.save(record)?;
-        if let Some(ipam) = self.ipam(&record.network)? {
-            let lease = ipam.allocate(&request(record))?;
-            record.lease = Some(driver::complete(&record.network, lease));
-            self.store.save(record)?;
+        let network = work.record.network.clone();
+        work.record.lease = self.namespace_for(&network, &work.record.attachment)?.map(Lease::sharing);
+        self.store.save(&work.record)?;
+        if let Some(ipam) = self.ipam(&network)? {
+            if matches!(network.ipam, Some(IpamConfig::Delegate(_))) {
+                // Who asks the network for an address (dhcp) does so over the link that will carry it.
+                let mut unpublished = work.record.clone();
+                unpublished.attachment.publish.clear();
+                let mut links = desired(&unpublished)?;
+                links.retain(|object| object.phase() == Phase::Links);
+                make(kernel, &links, &mut work.made_shared).await?;
+            }
+            let lease = ipam.allocate(&request(&work.record))?;
+            work.record.lease = Some(driver::complete(&network, lease));
+            self.store.save(&work.record)?;
         }
-        let desired = desired(record)?;
-        let actual = kernel.observe(&desired.all()).await?;
-        let shared = plan(&desired.network, &actual)?;
-        let own = plan(&desired.attachment, &actual)?;
-        let made = shared.iter().filter(|step| matches!(step, Step::Create(_)));
-        work.made_shared = made.map(|step| step.object().clone()).collect();
-        apply_shared(kernel, &shared).await?;
-        apply(kernel, &own).await?;
-        if record.lease.as_ref().is_some_and(|lease| lease.namespace.is_some()) {
+        let desired = desired(&work.record)?;
+        make(kernel, &desired, &mut work.made_shared).await?;
+        if work.record.lease.as_ref().is_some_and(|lease| lease.namespace.is_some()) {
             // What the sandbox is by now, not what it was when it was entered.
-            let kernel = self.kernel.enter(record.attachment.netns.as_deref()).await?;
-            return Ok(Attached::sharing(record, kernel.interfaces(Place::Sandbox).await?));
+            let kernel = self.kernel.enter(work.record.attachment.netns.as_deref()).await?;
+            return Ok(Attached::sharing(&work.record, kernel.interfaces(Place::Sandbox).await?));
         }
-        let links: Vec<Object> = desired.all().into_iter().filter(|object| matches!(object, Object::Link(_))).collect();
-        Ok(Attached::new(record, &kernel.observe(&links).await?))
+        let links: Vec<Object> = desired.all().into_iter().filter(|object| object.phase() == Phase::Links).collect();
+        let mut seen = kernel.observe(&links).await?;
+        seen.0.retain(|object| links.iter().any(|link| link.key() == object.key()));
+        Ok(Attached::new(&work.record, &seen))
     }
 
     /// Removes what is the attachment's own, then its lease, then its record: an address is free
@@ -249,19 +274,28 @@ impl<K: Kernel> Engine<K> {
     }
 
     async fn dismantle(&self, record: &Record) -> Vec<Error> {
-        match (&record.lease, desired(record)) {
-            (Some(_), Ok(desired)) => self.remove(record.attachment.netns.as_deref(), &desired.attachment).await,
-            // Nobody remembers what there should be; what there is carries our mark.
-            _ => {
-                let mark = record.attachment.id.mark(&record.network.name);
-                match self.kernel.marked(&record.network.name).await {
-                    Ok(mut objects) => {
-                        objects.retain(|object| object.mark() == Some(&mark));
-                        self.remove(None, &objects).await
-                    }
-                    Err(error) => vec![error],
-                }
+        let name = &record.network.name;
+        let netns = record.attachment.netns.as_deref();
+        let mut own = desired(record).map(|desired| desired.attachment).unwrap_or_default();
+        if own.is_empty() || record.lease.is_none() && record.network.ipam.is_some() {
+            // Nobody remembers all there should be; what there is carries our mark.
+            let mark = record.attachment.id.mark(name);
+            let known: HashSet<Key> = own.iter().map(Object::key).collect();
+            match self.marked(name, netns).await {
+                Ok(objects) => own.extend(
+                    objects.into_iter().filter(|object| object.mark() == Some(&mark) && !known.contains(&object.key())),
+                ),
+                Err(error) => return vec![error],
             }
+        }
+        self.remove(netns, &own).await
+    }
+
+    /// What carries a mark of `network`, on the host and in `netns` if that is still there.
+    async fn marked(&self, network: &Name, netns: Option<&Path>) -> Result<Vec<Object>> {
+        match self.kernel.enter(netns).await {
+            Ok(kernel) => kernel.marked(network).await,
+            Err(_) => self.kernel.marked(network).await,
         }
     }
 
@@ -300,7 +334,7 @@ impl<K: Kernel> Engine<K> {
         }
         for other in self.store.of_container(&left.attachment.id.container)? {
             let (network, id) = (&other.network, &other.attachment.id);
-            let _locks = self.lock(network, id)?;
+            let _locks = self.lock(network, &other.attachment)?;
             // It may have gone before the locks were taken.
             let Some(record) = self.store.load(network, id)? else { continue };
             let mut published = desired(&record)?.attachment;
@@ -325,16 +359,39 @@ impl<K: Kernel> Engine<K> {
         let (links, others): (Vec<Object>, Vec<Object>) = marked.partition(|object| object.phase() == Phase::Links);
         Error::from_list(self.remove(None, &links).await)?;
         // A bridge that others still use stays, and so does what the firewall knows of it.
-        if self.kernel.observe(&links).await?.0.is_empty() {
+        let left = self.kernel.observe(&links).await?;
+        if !links.iter().any(|link| left.by_key().contains_key(&link.key())) {
             Error::from_list(self.remove(None, &others).await)?;
         }
         self.store.forget_network(network, lock);
         Ok(())
     }
 
-    fn lock(&self, network: &Network, id: &AttachmentId) -> Result<Locks> {
+    /// Cleans up behind the last attachment of any network: of what those of several networks
+    /// share with `left`, what no record needs any more.
+    async fn tidy_host(&self, left: &Record) -> Result<()> {
+        let mut unused = desired(left).map(|desired| desired.host).unwrap_or_default();
+        if unused.is_empty() {
+            return Ok(());
+        }
+        let _lock = self.store.lock_host()?;
+        // A record that cannot be understood may need it.
+        unused.retain(|object| {
+            let needs = |record: &Record| {
+                desired(record).is_ok_and(|other| other.host.iter().any(|one| one.key() == object.key()))
+            };
+            matches!(self.store.any(needs), Ok(false))
+        });
+        Error::from_list(self.remove(None, &unused).await)
+    }
+
+    fn lock(&self, network: &Network, attachment: &Attachment) -> Result<Locks> {
         let shared = self.store.share_network(&network.name)?;
-        Ok(Locks { attachment: self.store.lock_attachment(network, id)?, _network: shared })
+        let own = self.store.lock_attachment(network, &attachment.id)?;
+        let wish = Record::new(network.clone(), attachment.clone());
+        let on_host = desired(&wish).is_ok_and(|desired| !desired.host.is_empty());
+        let host = if on_host { Some(self.store.share_host()?) } else { None };
+        Ok(Locks { attachment: own, _network: shared, _host: host })
     }
 
     fn ipam<'a>(&'a self, network: &'a Network) -> Result<Option<Box<dyn Ipam + 'a>>> {
@@ -363,6 +420,7 @@ struct Work {
 struct Locks {
     attachment: Lock,
     _network: Lock,
+    _host: Option<Lock>,
 }
 
 fn validate(network: &Network) -> Result<()> {
@@ -379,8 +437,16 @@ fn request(record: &Record) -> Request<'_> {
     Request { network: &record.network.name, attachment: &record.attachment, lease: record.lease.as_ref() }
 }
 
-fn removes_empty_bridge(network: &Network) -> bool {
-    matches!(&network.mode, Mode::Bridge(config) if config.remove_empty_bridge)
+/// Makes what is missing of `desired`, and notes what of it the network's attachments share.
+async fn make<K: Kernel>(kernel: &K, desired: &Desired, made_shared: &mut Vec<Object>) -> Result<()> {
+    let actual = kernel.observe(&desired.all()).await?;
+    let shared: Vec<Object> = desired.shared().cloned().collect();
+    let shared = plan(&shared, &actual)?;
+    let own = plan(&desired.attachment, &actual)?;
+    let made = shared.iter().filter(|step| matches!(step, Step::Create(_))).map(Step::object);
+    made_shared.extend(made.filter(|object| desired.network.contains(object)).cloned());
+    apply_shared(kernel, &shared).await?;
+    apply(kernel, &own).await
 }
 
 /// Puts what is known to have changed in place of what was made.
@@ -389,6 +455,10 @@ fn expect(wanted: &mut [Object], changed: &Changed) {
         if let Object::Link(Link { kind: LinkKind::Veth(veth), .. }) = object {
             veth.peer_mac = changed.mac.or(veth.peer_mac);
             veth.peer_mtu = changed.mtu.or(veth.peer_mtu);
+        }
+        if let Object::Link(link @ Link { place: Place::Sandbox, kind: LinkKind::Macvlan(_), .. }) = object {
+            link.mac = changed.mac.or(link.mac);
+            link.mtu = changed.mtu.or(link.mtu);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Addresses on interfaces.
 
+use std::net::IpAddr;
+
 use futures::future::try_join_all;
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -80,6 +82,23 @@ pub(super) async fn on_interface(rtnl: &Rtnl, index: u32, v6: bool) -> Result<Ve
         Err(refusal) if refusal.is(&[Errno::NODEV]) => Ok(Vec::new()),
         Err(refusal) => Err(refusal),
     }
+}
+
+/// The host's addresses on `link` that others know: global ones that are here to stay.
+pub(super) async fn of_host(kernel: &Linux, link: &InterfaceName) -> Result<Vec<IpAddr>> {
+    let failed = |refusal: Refusal| refusal.error("read", format_args!("addresses of {link} ({})", Place::Host));
+    let rtnl = kernel.required(Place::Host)?;
+    let Some(seen) = seen::by_name(&rtnl, link).await.map_err(failed)? else { return Ok(Vec::new()) };
+    let mut addresses = Vec::new();
+    for v6 in [false, true] {
+        let present = on_interface(&rtnl, seen.index, v6).await.map_err(failed)?;
+        let lasting = present.iter().filter(|present| !v6 || !present.flags.contains(AddressFlags::Secondary));
+        addresses.extend(lasting.map(|present| present.address.ip()).filter(|ip| match ip {
+            IpAddr::V4(v4) => !v4.is_link_local(),
+            IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+        }));
+    }
+    Ok(addresses)
 }
 
 /// The address in an answer or notification, if it is on the interface with the index `index`.

@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::linux::Linux;
+use super::macvlan;
 use super::rtnl::{Refusal, Rtnl, forgive};
 use super::seen::{self, Seen};
 use crate::error::{Error, Result};
@@ -28,13 +29,15 @@ use crate::model::{InterfaceName, Link, LinkKind, Mac, Object, Place, Port, Veth
 pub(super) const BIRTH_GROUP: u32 = 0x6e65_7463;
 
 /// The group interfaces are in when nobody says otherwise.
-const DEFAULT_GROUP: u32 = 0;
+pub(super) const DEFAULT_GROUP: u32 = 0;
 
 /// Makes `link`.
 pub(super) async fn create(kernel: &Linux, link: &Link) -> Result<()> {
     match &link.kind {
         LinkKind::Veth(veth) => create_veth(kernel, link, veth).await,
         LinkKind::Bridge(_) => create_bridge(kernel, link).await,
+        LinkKind::Macvlan(macvlan) => macvlan::create_macvlan(kernel, link, macvlan).await,
+        LinkKind::Vlan(vlan) => macvlan::create_vlan(kernel, link, vlan).await,
         LinkKind::Loopback => {
             let rtnl = kernel.required(link.place)?;
             let mut message = of_name(link);
@@ -46,7 +49,7 @@ pub(super) async fn create(kernel: &Linux, link: &Link) -> Result<()> {
         LinkKind::Other { name } => Err(Error::Unsupported {
             field: format!("link {}", link.name),
             value: format!("an interface of kind {name:?}"),
-            way_out: "veth pairs and bridges can be made".to_owned(),
+            way_out: "veth pairs, bridges, macvlan and VLAN links can be made".to_owned(),
         }),
     }
 }
@@ -180,6 +183,11 @@ pub(super) async fn update(kernel: &Linux, was: &Link, link: &Link) -> Result<()
         }
         update_peer(kernel, link, had, want).await?;
     }
+    if let (LinkKind::Macvlan(had), LinkKind::Macvlan(want)) = (&was.kind, &link.kind)
+        && macvlan::update_macvlan(kernel, link, had, want).await?
+    {
+        return Ok(());
+    }
 
     let mut message = of_name(link);
     if was.up != link.up {
@@ -240,19 +248,25 @@ async fn update_peer(kernel: &Linux, link: &Link, had: &Veth, want: &Veth) -> Re
 }
 
 /// Removes `link` if it is ours; what is gone, what is not ours, and a bridge that still has
-/// ports, whosever they are, is a success.
+/// ports or a VLAN that still bears links, whosever they are, is a success.
 pub(super) async fn remove(kernel: &Linux, link: &Link) -> Result<()> {
     let failed = |refusal: Refusal| refusal.error("remove", show(link));
     if matches!(link.kind, LinkKind::Loopback) {
         return Ok(());
     }
     let Some(rtnl) = kernel.at(link.place)? else { return Ok(()) };
+    if matches!(link.kind, LinkKind::Macvlan(_)) {
+        macvlan::remove_unfinished(kernel, link).await?;
+    }
     let Some(found) = seen::by_name(&rtnl, &link.name).await.map_err(failed)? else { return Ok(()) };
     // The name may have been an alternative one of somebody else's interface.
     if found.name != link.name.as_str() || found.kind != link.kind.name() || !is_ours(link, &found) {
         return Ok(());
     }
     if matches!(link.kind, LinkKind::Bridge(_)) && has_ports(&rtnl, &found).await.map_err(failed)? {
+        return Ok(());
+    }
+    if matches!(link.kind, LinkKind::Vlan(_)) && is_used(&rtnl, &found).await.map_err(failed)? {
         return Ok(());
     }
     // By index: another interface of the same name, made meanwhile, is not meant.
@@ -265,8 +279,13 @@ async fn has_ports(rtnl: &Rtnl, bridge: &Seen) -> Result<bool, Refusal> {
     Ok(seen::all(rtnl).await?.iter().any(|link| link.master == Some(bridge.index)))
 }
 
+/// Whether somebody beside us uses a VLAN link: as a bridge port, or with links of their own on it.
+async fn is_used(rtnl: &Rtnl, vlan: &Seen) -> Result<bool, Refusal> {
+    Ok(vlan.master.is_some() || seen::all(rtnl).await?.iter().any(|link| link.stands_on(vlan)))
+}
+
 /// Whether `found` may be removed in the name of `link`.
-fn is_ours(link: &Link, found: &Seen) -> bool {
+pub(super) fn is_ours(link: &Link, found: &Seen) -> bool {
     match (&link.mark, &found.alias) {
         (None, _) => true,
         (Some(mark), Some(alias)) => mark.as_str() == alias,
@@ -296,13 +315,13 @@ async fn bridge_index(rtnl: &Rtnl, link: &Link, port: &Port) -> Result<u32> {
     }
 }
 
-fn of_name(link: &Link) -> LinkMessage {
+pub(super) fn of_name(link: &Link) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(link.name.to_string()));
     message
 }
 
-fn set_up(message: &mut LinkMessage, up: bool) {
+pub(super) fn set_up(message: &mut LinkMessage, up: bool) {
     message.header.change_mask |= LinkFlags::Up;
     message.header.flags.set(LinkFlags::Up, up);
 }

@@ -1,5 +1,6 @@
 //! The Linux kernel as a [`Kernel`]: which interface to it each kind of object goes through.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,7 +11,8 @@ use super::seen::{self, Interfaces};
 use super::{Kernel, address, binding, interfaces, link, listener, route, settle, sysctl};
 use crate::error::{Error, Result};
 use crate::model::{
-    Address, Binding, Link, Listener, Name, NamespaceId, NatRule, Object, Place, PortMapping, Route, State, Sysctl,
+    Address, Binding, InterfaceName, Link, Listener, Name, NamespaceId, NatRule, Object, Place, PortMapping, Route,
+    State, Sysctl,
 };
 
 /// The Linux kernel, seen from the caller's namespace and, once one was
@@ -170,6 +172,9 @@ impl Kernel for Linux {
                 }
             }
         }
+        // What is not wanted itself, but what a wanted link stands on.
+        let parents = seen::parents(self, &interfaces, &kinds.links).await?;
+        seen.extend(parents);
         let (addresses, routes) = futures::future::try_join(
             address::observe(self, &interfaces, &kinds.addresses),
             route::observe(self, &interfaces, &kinds.routes),
@@ -221,14 +226,23 @@ impl Kernel for Linux {
         settle::settle(self, objects).await
     }
 
+    async fn default_link(&self, place: Place) -> Result<Option<InterfaceName>> {
+        route::default_link(self, place).await
+    }
+
+    async fn host_addresses(&self, link: &InterfaceName) -> Result<Vec<IpAddr>> {
+        address::of_host(self, link).await
+    }
+
     async fn marked(&self, network: &Name) -> Result<Vec<Object>> {
-        let links = seen::all(&self.host.rtnl()?).await.map_err(|refusal| refusal.error("list", "links"))?;
-        let mut marked: Vec<Object> = links
-            .iter()
-            .filter_map(seen::marked)
-            .filter(|link| link.mark.as_ref().is_some_and(|mark| mark.is_of(network)))
-            .map(Object::Link)
-            .collect();
+        let mut marked = Vec::new();
+        for place in [Place::Host, Place::Sandbox] {
+            let Some(rtnl) = self.at(place)? else { continue };
+            let links = seen::all(&rtnl).await.map_err(|refusal| refusal.error("list", "links"))?;
+            let links = links.iter().filter_map(|seen| seen::marked(seen, place));
+            let ours = links.filter(|link| link.mark.as_ref().is_some_and(|mark| mark.is_of(network)));
+            marked.extend(ours.map(Object::Link));
+        }
         marked.extend(self.firewall.marked(network)?);
         Ok(marked)
     }

@@ -3,6 +3,7 @@
 //! port has one owner), and fails a chosen change, or kills its caller there.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,7 +11,7 @@ use super::Kernel;
 use crate::error::{Error, Result};
 use crate::model::{
     Binding, InterfaceName, Link, LinkKind, Listener, Name, NamespaceId, NatRule, Object, Place, PortMapping, State,
-    fingerprint,
+    Vlan, fingerprint,
 };
 
 /// A kernel in memory. Clones share what they hold.
@@ -160,6 +161,18 @@ impl Held {
     }
 }
 
+/// What `object` stands on, or on what that will be made.
+fn parents(object: &Object) -> Vec<(Place, InterfaceName)> {
+    match object {
+        Object::Link(Link { kind: LinkKind::Macvlan(macvlan), .. }) => {
+            let vlan = Vlan::of_name(&macvlan.parent).map(|vlan| vlan.parent);
+            vlan.into_iter().chain([macvlan.parent.clone()]).map(|name| (macvlan.parent_place, name)).collect()
+        }
+        Object::Link(Link { place, kind: LinkKind::Vlan(vlan), .. }) => vec![(*place, vlan.parent.clone())],
+        _ => Vec::new(),
+    }
+}
+
 impl Kernel for Memory {
     async fn enter(&self, netns: Option<&Path>) -> Result<Self> {
         if let Some(path) = netns {
@@ -178,6 +191,12 @@ impl Kernel for Memory {
             let sandbox = self.sandbox_of(object);
             if let Some(position) = held.position(sandbox.as_deref(), object) {
                 seen.push(held.objects[position].1.clone());
+            }
+            for (place, name) in parents(object) {
+                let key = crate::model::Key::Link(place, name);
+                let is_wanted = wanted.iter().any(|object| object.key() == key);
+                let found = held.objects.iter().find(|(_, held)| held.key() == key).map(|(_, parent)| parent.clone());
+                seen.extend(found.filter(|parent| !is_wanted && !seen.contains(parent)));
             }
             match object {
                 Object::Address(address) => seen.extend(held.objects.iter().filter_map(|(place, other)| match other {
@@ -283,6 +302,26 @@ impl Kernel for Memory {
 
     async fn settle(&self, _objects: &[Object]) -> Result<()> {
         Ok(())
+    }
+
+    async fn default_link(&self, place: Place) -> Result<Option<InterfaceName>> {
+        let held = self.held();
+        let mut defaults = held.objects.iter().filter_map(|(_, object)| match object {
+            Object::Route(route) if route.place == place && route.destination.prefix() == 0 => Some(route.link.clone()),
+            _ => None,
+        });
+        Ok(defaults.next())
+    }
+
+    async fn host_addresses(&self, link: &InterfaceName) -> Result<Vec<IpAddr>> {
+        let held = self.held();
+        let addresses = held.objects.iter().filter_map(|(_, object)| match object {
+            Object::Address(address) if address.place == Place::Host && address.link == *link => {
+                Some(address.address.ip())
+            }
+            _ => None,
+        });
+        Ok(addresses.collect())
     }
 
     async fn marked(&self, network: &Name) -> Result<Vec<Object>> {

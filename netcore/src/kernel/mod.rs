@@ -2,10 +2,11 @@
 //! that talks to it, one file an interface; [`Memory`] is one that tests can look into, and make
 //! fail.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use crate::error::Result;
-use crate::model::{Listener, Name, NamespaceId, Object, Place, PortMapping, State};
+use crate::model::{InterfaceName, Listener, Name, NamespaceId, Object, Place, PortMapping, State};
 
 mod address;
 mod announce;
@@ -17,6 +18,7 @@ mod interfaces;
 mod link;
 mod linux;
 mod listener;
+mod macvlan;
 mod memory;
 mod netns;
 pub mod nft;
@@ -47,8 +49,9 @@ pub trait Kernel: Sized {
     async fn enter(&self, netns: Option<&Path>) -> Result<Self>;
 
     /// Which of `wanted` are there, and what they look like. Looks at nothing else, but for
-    /// what stands in their way: a sandbox interface of a wanted veth's peer name, other
-    /// addresses on the link of a wanted address whose rivals matter.
+    /// what stands in their way, or below them: a sandbox interface of a wanted veth's peer
+    /// name, other addresses on the link of a wanted address whose rivals matter, the parents of
+    /// wanted macvlan and VLAN links.
     ///
     /// # Errors
     /// [`Error::Kernel`](crate::Error::Kernel) when the kernel does not answer.
@@ -81,7 +84,19 @@ pub trait Kernel: Sized {
     /// [`Error::Conflict`](crate::Error::Conflict) when an address turns out to be a duplicate.
     async fn settle(&self, objects: &[Object]) -> Result<()>;
 
-    /// Everything on the host that carries a mark of `network`. Reads whole tables: for
+    /// The link that the default route leaves by, in `place`; that of IPv4 if there are both.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`](crate::Error::Kernel) when the kernel does not answer.
+    async fn default_link(&self, place: Place) -> Result<Option<InterfaceName>>;
+
+    /// The addresses of the host on `link` that others use: neither link-local nor passing ones.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`](crate::Error::Kernel) when the kernel does not answer.
+    async fn host_addresses(&self, link: &InterfaceName) -> Result<Vec<IpAddr>>;
+
+    /// Everything on the host and in the sandbox that carries a mark of `network`. Reads whole tables: for
     /// garbage collection, never on the way in.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use super::linux::Linux;
 use super::rtnl::{Refusal, Rtnl, forgive};
 use super::seen::{self, Interfaces};
 use crate::error::{Error, Result};
-use crate::model::{Object, Place, Route};
+use crate::model::{InterfaceName, Object, Place, Route};
 
 /// The protocol our routes carry (`rtm_protocol`): what `ip route` shows as `proto 78`. The
 /// kernel leaves the numbers above `RTPROT_STATIC` to user space; linux/rtnetlink.h and
@@ -97,6 +97,22 @@ pub(super) async fn remove(kernel: &Linux, route: &Route) -> Result<()> {
     forgive(outcome, &[Errno::SRCH, Errno::NODEV, Errno::NETUNREACH, Errno::NOENT]).map_err(failed)
 }
 
+/// The link that the best default route of the main table leaves by.
+pub(super) async fn default_link(kernel: &Linux, place: Place) -> Result<Option<InterfaceName>> {
+    let failed = |refusal: Refusal| refusal.error("read", format_args!("default routes ({place})"));
+    let Some(rtnl) = kernel.at(place)? else { return Ok(None) };
+    for v6 in [false, true] {
+        let found = read(&rtnl, v6, Route::MAIN_TABLE, Vec::new()).await.map_err(failed)?;
+        let defaults = found.iter().filter(|route| route.destination.prefix() == 0 && route.table == Route::MAIN_TABLE);
+        if let Some(best) = defaults.min_by_key(|route| route.metric)
+            && let Some(link) = seen::by_index(&rtnl, best.interface).await.map_err(failed)?
+        {
+            return Ok(Some(link.name()));
+        }
+    }
+    Ok(None)
+}
+
 fn conflict(route: &Route, present: &Present) -> Error {
     let via = present.gateway.map_or_else(String::new, |gateway| format!(" via {gateway}"));
     Error::Conflict {
@@ -118,15 +134,18 @@ async fn present(rtnl: &Rtnl, route: &Route, index: u32) -> Result<Option<Presen
 
 /// The routes of one family and table over one interface.
 async fn dump(rtnl: &Rtnl, v6: bool, table: u32, over: u32) -> Result<Vec<Present>, Refusal> {
+    let mut found = read(rtnl, v6, table, vec![RouteAttribute::Oif(over)]).await?;
+    found.retain(|present| present.interface == over);
+    Ok(found)
+}
+
+async fn read(rtnl: &Rtnl, v6: bool, table: u32, of: Vec<RouteAttribute>) -> Result<Vec<Present>, Refusal> {
     let mut query = RouteMessage::default();
     query.header.address_family = family(v6);
     query.attributes.push(RouteAttribute::Table(table));
-    query.attributes.push(RouteAttribute::Oif(over));
+    query.attributes.extend(of);
     match rtnl.dump(RouteNetlinkMessage::GetRoute(query)).await {
-        Ok(answers) => {
-            let present = answers.iter().flat_map(Present::from_answer);
-            Ok(present.filter(|present| present.interface == over).collect())
-        }
+        Ok(answers) => Ok(answers.iter().flat_map(Present::from_answer).collect()),
         // A table without routes is not there at all.
         Err(refusal) if refusal.is(&[Errno::NOENT, Errno::NODEV]) => Ok(Vec::new()),
         Err(refusal) => Err(refusal),

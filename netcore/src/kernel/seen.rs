@@ -6,16 +6,20 @@ use std::os::fd::{AsFd, AsRawFd};
 use futures::future::try_join_all;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    BridgePortState, InfoBridgePort, InfoPortData, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    BridgePortState, InfoBridgePort, InfoData, InfoMacVlan, InfoPortData, InfoVlan, LinkAttribute, LinkExtentMask,
+    LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
 };
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use rustix::io::Errno;
 
 use super::link::BIRTH_GROUP;
 use super::linux::Linux;
+use super::macvlan;
 use super::rtnl::{Refusal, Rtnl};
 use crate::error::{Error, Result};
-use crate::model::{Bridge, InterfaceName, Link, LinkKind, Mac, Mark, Object, Place, Port, Veth};
+use crate::model::{
+    Bridge, InterfaceName, Link, LinkKind, Mac, Macvlan, MacvlanMode, Mark, Object, Place, Port, Veth, Vlan,
+};
 
 /// An interface as the kernel reports it.
 #[derive(Clone, Debug, Default)]
@@ -36,9 +40,14 @@ pub(super) struct Seen {
     isolated: bool,
     /// Whether the bridge passes frames through the port; false for what is no port.
     pub(super) forwarding: bool,
-    /// The other end of a pair (`IFLA_LINK`), an index in the namespace it is in.
+    /// How a macvlan link is one.
+    macvlan_mode: Option<MacvlanMode>,
+    bc_queue_len: Option<u32>,
+    /// The VLAN a VLAN link is for.
+    vlan: Option<u16>,
+    /// The other end of a pair or the link below (`IFLA_LINK`), an index in the namespace it is in.
     peer: Option<u32>,
-    /// The namespace the other end is in (`IFLA_LINK_NETNSID`), if not the same.
+    /// The namespace that one is in (`IFLA_LINK_NETNSID`), if not the same.
     peer_namespace: Option<i32>,
 }
 
@@ -46,6 +55,11 @@ impl Seen {
     /// Whether `self` and `other` name one another as their other ends.
     fn is_paired_with(&self, other: &Self) -> bool {
         self.kind == "veth" && other.kind == "veth" && self.peer == Some(other.index) && other.peer == Some(self.index)
+    }
+
+    /// Whether `self` is a macvlan or VLAN link on `below`, or the like, in the same namespace.
+    pub(super) fn stands_on(&self, below: &Self) -> bool {
+        self.kind != "veth" && self.peer == Some(below.index) && self.peer_namespace.is_none()
     }
 
     /// The interface's name as a value.
@@ -109,6 +123,21 @@ impl Seen {
     fn learn(&mut self, info: &LinkInfo) {
         match info {
             LinkInfo::Kind(kind) => self.kind = kind.to_string(),
+            LinkInfo::Data(InfoData::MacVlan(facts)) => {
+                for fact in facts {
+                    match fact {
+                        InfoMacVlan::Mode(mode) => self.macvlan_mode = macvlan_mode(*mode),
+                        InfoMacVlan::BcQueueLen(length) => self.bc_queue_len = Some(*length),
+                        _ => {}
+                    }
+                }
+            }
+            LinkInfo::Data(InfoData::Vlan(facts)) => {
+                self.vlan = facts.iter().find_map(|fact| match fact {
+                    InfoVlan::Id(id) => Some(*id),
+                    _ => None,
+                });
+            }
             LinkInfo::PortData(InfoPortData::BridgePort(facts)) => {
                 for fact in facts {
                     match fact {
@@ -121,6 +150,16 @@ impl Seen {
             }
             _ => {}
         }
+    }
+}
+
+fn macvlan_mode(mode: MacVlanMode) -> Option<MacvlanMode> {
+    match mode {
+        MacVlanMode::Bridge => Some(MacvlanMode::Bridge),
+        MacVlanMode::Private => Some(MacvlanMode::Private),
+        MacVlanMode::Vepa => Some(MacvlanMode::Vepa),
+        MacVlanMode::Passthrough => Some(MacvlanMode::Passthru),
+        _ => None,
     }
 }
 
@@ -179,15 +218,19 @@ pub(super) struct Interfaces(HashMap<(Place, InterfaceName), Seen>);
 impl Interfaces {
     /// Looks at every interface that `wanted` names: all at once.
     pub(super) async fn of(kernel: &Linux, wanted: &[Object]) -> Result<Self> {
+        let below = below(wanted);
+        let births = births(wanted);
         let mut names: Vec<(Place, &InterfaceName)> = Vec::new();
         for object in wanted {
             match object {
                 Object::Link(link) => {
                     names.push((link.place, &link.name));
+                    names.extend(births.iter().filter(|(of, _)| *of == link).map(|(_, name)| (link.place, name)));
                     if let LinkKind::Veth(veth) = &link.kind {
                         names.push((Place::Sandbox, &veth.peer));
                     }
                     names.extend(link.port.as_ref().map(|port| (link.place, &port.bridge)));
+                    names.extend(below.iter().filter(|(of, ..)| *of == link).map(|(_, place, name)| (*place, name)));
                 }
                 Object::Address(address) => names.push((address.place, &address.link)),
                 Object::Route(route) => names.push((route.place, &route.link)),
@@ -226,7 +269,11 @@ impl Interfaces {
 /// What is there of `wanted`: the link itself, and an interface of the sandbox that bears the
 /// name its other end should have.
 pub(super) async fn link(kernel: &Linux, interfaces: &Interfaces, wanted: &Link) -> Result<Vec<Object>> {
-    let found = interfaces.get(wanted.place, &wanted.name);
+    let unfinished = || match (&wanted.kind, &wanted.mark) {
+        (LinkKind::Macvlan(_), Some(mark)) => interfaces.get(wanted.place, &mark.birth_name()),
+        _ => None,
+    };
+    let found = interfaces.get(wanted.place, &wanted.name).or_else(unfinished);
     let mut objects = Vec::new();
     let mut peer = None;
     if let Some(found) = found {
@@ -239,13 +286,14 @@ pub(super) async fn link(kernel: &Linux, interfaces: &Interfaces, wanted: &Link)
             None => None,
         };
         let kind = match &wanted.kind {
+            LinkKind::Macvlan(_) | LinkKind::Vlan(_) => on_another(kernel, interfaces, wanted.place, found).await?,
             LinkKind::Veth(veth) if found.kind == wanted.kind.name() => {
                 peer = other_end(kernel, interfaces, found, veth).await?;
                 LinkKind::Veth(Veth { peer_skips_dad: veth.peer_skips_dad, ..describe_peer(peer.as_ref()) })
             }
             _ => found.plain_kind(),
         };
-        let mut seen = found.describe(wanted.place, kind, port);
+        let mut seen = Link { name: wanted.name.clone(), ..found.describe(wanted.place, kind, port) };
         if found.group == BIRTH_GROUP && seen.mark.is_none() {
             // Its maker died before it could put the mark on; the name says whose it was to be.
             seen.mark.clone_from(&wanted.mark);
@@ -260,6 +308,71 @@ pub(super) async fn link(kernel: &Linux, interfaces: &Interfaces, wanted: &Link)
         objects.push(Object::Link(bearer.describe(Place::Sandbox, kind, None)));
     }
     Ok(objects)
+}
+
+/// The names that wanted macvlan links may still be under.
+fn births(wanted: &[Object]) -> Vec<(&Link, InterfaceName)> {
+    let links = wanted.iter().filter_map(|object| match object {
+        Object::Link(link) if matches!(link.kind, LinkKind::Macvlan(_)) => Some(link),
+        _ => None,
+    });
+    links.filter_map(|link| Some((link, link.mark.as_ref()?.birth_name()))).collect()
+}
+
+/// The links that wanted ones stand on, or will: a missing parent may be a VLAN to be made.
+fn below(wanted: &[Object]) -> Vec<(&Link, Place, InterfaceName)> {
+    let mut below = Vec::new();
+    for object in wanted {
+        let Object::Link(link) = object else { continue };
+        match &link.kind {
+            LinkKind::Macvlan(macvlan) => {
+                below.push((link, macvlan.parent_place, macvlan.parent.clone()));
+                below.extend(Vlan::of_name(&macvlan.parent).map(|vlan| (link, macvlan.parent_place, vlan.parent)));
+            }
+            LinkKind::Vlan(vlan) => below.push((link, link.place, vlan.parent.clone())),
+            _ => {}
+        }
+    }
+    below
+}
+
+/// What the `wanted` links stand on, as far as it is there and not wanted itself.
+pub(super) async fn parents(kernel: &Linux, interfaces: &Interfaces, wanted: &[&Link]) -> Result<Vec<Object>> {
+    let links: Vec<Object> = wanted.iter().map(|link| Object::Link((*link).clone())).collect();
+    let mut parents = Vec::new();
+    for (_, place, name) in below(&links) {
+        let is_wanted = wanted.iter().any(|link| (link.place, &link.name) == (place, &name));
+        if let Some(found) = interfaces.get(place, &name).filter(|_| !is_wanted) {
+            let port = match found.master {
+                Some(master) => {
+                    let bridge = interfaces.name_of(kernel, place, master).await?;
+                    Some(Port { bridge, hairpin: found.hairpin, isolated: found.isolated })
+                }
+                None => None,
+            };
+            let parent = Object::Link(found.describe(place, found.plain_kind(), port));
+            if !parents.contains(&parent) {
+                parents.push(parent);
+            }
+        }
+    }
+    Ok(parents)
+}
+
+/// The kind of `found`, a macvlan or VLAN link if it is one, with the link it stands on.
+async fn on_another(kernel: &Linux, interfaces: &Interfaces, place: Place, found: &Seen) -> Result<LinkKind> {
+    let below = macvlan::parent_place(place, found.peer_namespace.is_some());
+    let parent = match found.peer {
+        Some(index) => interfaces.name_of(kernel, below, index).await?,
+        None => unknown(),
+    };
+    Ok(match (found.kind.as_str(), found.macvlan_mode, found.vlan) {
+        ("macvlan", Some(mode), _) => {
+            LinkKind::Macvlan(Macvlan { parent, parent_place: below, mode, bc_queue_len: found.bc_queue_len })
+        }
+        ("vlan", _, Some(id)) => LinkKind::Vlan(Vlan { parent, id }),
+        _ => found.plain_kind(),
+    })
 }
 
 fn describe_peer(peer: Option<&Seen>) -> Veth {
@@ -310,7 +423,7 @@ pub(super) fn plain(seen: &Seen, place: Place) -> Link {
 }
 
 /// A link with a mark, for those who know nothing but the mark.
-pub(super) fn marked(seen: &Seen) -> Option<Link> {
+pub(super) fn marked(seen: &Seen, place: Place) -> Option<Link> {
     let mark = seen.alias.as_deref().and_then(Mark::parse)?;
     let kind = match seen.kind.as_str() {
         "veth" => {
@@ -319,5 +432,5 @@ pub(super) fn marked(seen: &Seen) -> Option<Link> {
         }
         _ => seen.plain_kind(),
     };
-    Some(seen.describe(Place::Host, kind, None))
+    Some(seen.describe(place, kind, None))
 }

@@ -111,6 +111,11 @@ impl InterfaceName {
         Self::numbered("br-", super::fingerprint(network.as_str().as_bytes()))
     }
 
+    /// A name for the host's own link on the master of a macvlan network.
+    pub(crate) fn host_access(network: &Name) -> Self {
+        Self::numbered("mvh", super::fingerprint(network.as_str().as_bytes()))
+    }
+
     /// `lo`, which every namespace has.
     pub(crate) fn loopback() -> Self {
         Self("lo".to_owned())

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Dns, InterfaceName, IpamConfig, Mac, Name, Target};
+use super::{Dns, InterfaceName, IpamConfig, Mac, MacvlanConfig, Name, Target};
 
 /// A network that containers attach to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub struct Network {
 pub enum Mode {
     /// A Linux bridge on the host, and a veth pair for each container.
     Bridge(BridgeConfig),
+    /// A share of a link of the host's for each container.
+    Macvlan(MacvlanConfig),
     /// Nothing but the container's own loopback.
     None(NoneConfig),
     /// The host's own namespace.
@@ -41,6 +43,7 @@ impl Mode {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Bridge(_) => "bridge",
+            Self::Macvlan(_) => "macvlan",
             Self::None(_) => "none",
             Self::Host(_) => "host",
             Self::Container(_) => "container",
@@ -51,6 +54,12 @@ impl Mode {
 impl From<BridgeConfig> for Mode {
     fn from(config: BridgeConfig) -> Self {
         Self::Bridge(config)
+    }
+}
+
+impl From<MacvlanConfig> for Mode {
+    fn from(config: MacvlanConfig) -> Self {
+        Self::Macvlan(config)
     }
 }
 

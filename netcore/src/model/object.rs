@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::{Binding, InterfaceName, Mac, Mark, Protocol};
+use super::{Binding, InterfaceName, Mac, Macvlan, Mark, Protocol, Vlan};
 
 /// Which of the two network namespaces an object lives in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -180,6 +180,10 @@ pub enum LinkKind {
     Veth(Veth),
     /// A bridge.
     Bridge(Bridge),
+    /// A link with a MAC address of its own on another one.
+    Macvlan(Macvlan),
+    /// The frames of one VLAN on another link.
+    Vlan(Vlan),
     /// `lo`.
     Loopback,
     /// Something else, seen but never made by us; its kind as the kernel names it.
@@ -423,6 +427,9 @@ impl fmt::Display for Object {
             Self::Binding(binding) => binding.fmt(f),
             Self::Link(Link { name, kind: LinkKind::Veth(veth), .. }) => write!(f, "link {name} ↔ {}", veth.peer),
             Self::Link(Link { name, kind: LinkKind::Bridge(_), .. }) => write!(f, "bridge {name}"),
+            Self::Link(Link { place, name, kind: LinkKind::Macvlan(macvlan), .. }) => {
+                write!(f, "link {name} ({place}) on {}", macvlan.parent)
+            }
             Self::Link(Link { place, name, .. }) => write!(f, "link {name} ({place})"),
             Self::Address(Address { place, link, address, .. }) => write!(f, "address {address} on {link} ({place})"),
             Self::Route(route) => {
@@ -464,6 +471,8 @@ impl LinkKind {
         match self {
             Self::Veth(_) => "veth",
             Self::Bridge(_) => "bridge",
+            Self::Macvlan(_) => "macvlan",
+            Self::Vlan(_) => "vlan",
             Self::Loopback => "loopback",
             Self::Other { name } => name,
         }

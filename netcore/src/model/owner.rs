@@ -104,6 +104,20 @@ impl Mark {
         Self(format!("{PREFIX}{}", shorten(network.as_str(), NETWORK_BYTES)))
     }
 
+    /// The mark on what attachments of several networks share, which is nobody's alone: no
+    /// network is called `*`.
+    #[must_use]
+    pub fn of_host() -> Self {
+        Self(format!("{PREFIX}*"))
+    }
+
+    /// A name for a link that carries this mark in the moment before it gets its own: always the
+    /// same, so that a link that was left with it is found.
+    #[must_use]
+    pub(crate) fn birth_name(&self) -> InterfaceName {
+        InterfaceName::numbered("mvb", fingerprint(self.0.as_bytes()))
+    }
+
     /// The mark in an alias or comment read from the kernel, if it is one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -136,6 +136,10 @@ fn on_or_off(on: bool) -> &'static str {
 }
 
 fn link(found: &mut Found, wanted: &Link, seen: &Link) {
+    // A link that somebody else made where we would have made a VLAN is used as it is.
+    if matches!(wanted.kind, LinkKind::Vlan(_)) && seen.mark.is_none() {
+        return;
+    }
     found.note("kind", wanted.kind.name(), seen.kind.name());
     match (&wanted.kind, &seen.kind) {
         (LinkKind::Veth(wanted), LinkKind::Veth(seen)) => {
@@ -146,6 +150,15 @@ fn link(found: &mut Found, wanted: &Link, seen: &Link) {
         }
         (LinkKind::Bridge(wanted), LinkKind::Bridge(seen)) if wanted.promiscuous => {
             found.note("promiscuous mode", on_or_off(wanted.promiscuous), on_or_off(seen.promiscuous));
+        }
+        (LinkKind::Macvlan(wanted), LinkKind::Macvlan(seen)) => {
+            found.note("master", &wanted.parent, &seen.parent);
+            found.note("mode", &wanted.mode, &seen.mode);
+            found.note_if_wanted("bcqueuelen", &wanted.bc_queue_len, &seen.bc_queue_len);
+        }
+        (LinkKind::Vlan(wanted), LinkKind::Vlan(seen)) => {
+            found.note("parent", &wanted.parent, &seen.parent);
+            found.note("VLAN", &wanted.id, &seen.id);
         }
         _ => {}
     }

@@ -6,6 +6,7 @@
 //! backwards.
 
 mod diff;
+mod parent;
 mod step;
 
 use std::collections::HashMap;
@@ -29,6 +30,7 @@ pub fn plan(wanted: &[Object], actual: &State) -> Result<Vec<Step>> {
         match seen.get(&drift.object.key()) {
             None => {
                 refuse_occupied_name(&drift.object, &seen)?;
+                parent::refuse_unfit_parent(&drift.object, &seen)?;
                 steps.push(Step::Create(drift.object));
             }
             Some(was) => {
@@ -106,8 +108,10 @@ fn refuse_foreign(drift: &Drift, was: &Object) -> Result<()> {
     match (&drift.object, was) {
         (Object::Link(wanted), Object::Link(was)) => {
             let kinds_agree = wanted.kind.name() == was.kind.name();
-            let shared = matches!(wanted.kind, LinkKind::Bridge(_) | LinkKind::Loopback);
-            if kinds_agree && (shared || wanted.mark == was.mark) {
+            let shared = matches!(wanted.kind, LinkKind::Bridge(_) | LinkKind::Loopback | LinkKind::Vlan(_));
+            // The name of a VLAN we made says which it is; one that is another was made so by others.
+            let as_made = !matches!(wanted.kind, LinkKind::Vlan(_)) || wanted.kind == was.kind;
+            if kinds_agree && as_made && (shared || wanted.mark == was.mark) {
                 return Ok(());
             }
             Err(Error::Conflict {

@@ -4,6 +4,8 @@
 //! ```text
 //! /run/netcore/NETWORK/CONTAINER@INTERFACE.MODE.json   the record
 //! /run/netcore/NETWORK/CONTAINER@INTERFACE.MODE.lock   held while the attachment changes
+//! /run/netcore/.host.lock                              the same for what attachments of several
+//!                                                      networks share
 //! /run/netcore/NETWORK/network.lock                    shared while an attachment changes,
 //!                                                      exclusive while what they share goes
 //! ```
@@ -87,6 +89,23 @@ impl Store {
     /// [`Error::File`].
     pub fn lock_network(&self, network: &Name) -> Result<Lock> {
         Lock::exclusive(&self.network_lock(network))
+    }
+
+    /// Waits until nobody takes away what attachments of several networks share, and keeps it so.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn share_host(&self) -> Result<Lock> {
+        Lock::shared(&self.host_lock())
+    }
+
+    /// Waits until no attachment is changing that shares anything with those of other networks,
+    /// and keeps it so.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn lock_host(&self) -> Result<Lock> {
+        Lock::exclusive(&self.host_lock())
     }
 
     /// The record of `id` on `network`, if there is one.
@@ -184,6 +203,21 @@ impl Store {
         Ok(records)
     }
 
+    /// Whether there is a record that `is_meant`. Reads no more of them than it takes.
+    ///
+    /// # Errors
+    /// [`Error::File`], and [`Error::Record`] when one that cannot be understood may be meant.
+    pub fn any(&self, is_meant: impl Fn(&Record) -> bool) -> Result<bool> {
+        for network in self.networks()? {
+            for path in entries(&self.directory.join(network.as_str()))? {
+                if parse_name(&path).is_some() && read(&path)?.is_some_and(|record| is_meant(&record)) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
     /// Whether anybody is attached to `network`.
     ///
     /// # Errors
@@ -228,6 +262,11 @@ impl Store {
         // Neither kind of name contains '@', and no mode a '.': no two attachments share a file.
         let name = format!("{}@{}.{}.{extension}", id.container, id.interface, network.mode.name());
         self.directory.join(network.name.as_str()).join(name)
+    }
+
+    /// No network is called so.
+    fn host_lock(&self) -> PathBuf {
+        self.directory.join(".host.lock")
     }
 
     fn network_lock(&self, network: &Name) -> PathBuf {

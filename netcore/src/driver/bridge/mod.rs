@@ -11,10 +11,11 @@ use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 pub use builder::Network as BridgeNetwork;
 
 use super::Desired;
+use super::inside::{self, subnet};
 use crate::error::{Error, Result};
 use crate::model::{
-    Address, Attachment, Bridge, BridgeConfig, Lease, Link, LinkKind, Mac, Mark, NatRule, Network, Object, Place, Port,
-    PortMapping, Rivals, Route, RouteSpec, Sysctl, Veth,
+    Address, Attachment, Bridge, BridgeConfig, Lease, Link, LinkKind, Mark, NatRule, Network, Object, Place, Port,
+    PortMapping, Rivals, RouteSpec, Sysctl, Veth,
 };
 
 pub(super) fn validate(config: &BridgeConfig, network: &Network) -> Result<()> {
@@ -67,7 +68,7 @@ pub(super) fn desired(
 ) -> Result<Desired> {
     let wish = Wish { config, network, attachment, lease };
     let published = wish.published()?;
-    Ok(Desired { network: wish.shared(), attachment: wish.own(published) })
+    Ok(Desired { host: Vec::new(), network: wish.shared(), attachment: wish.own(published) })
 }
 
 struct Wish<'a> {
@@ -123,13 +124,12 @@ impl Wish<'_> {
         let id = &self.attachment.id;
         let mark = id.mark(&self.network.name);
         let mtu = (config.mtu != 0).then_some(config.mtu);
-        let first_address = self.lease.addresses.first().map(|leased| Mac::for_address(leased.address.ip()));
         let mut objects = vec![Object::Link(Link {
             place: Place::Host,
             name: id.host_interface(&self.network.name),
             kind: LinkKind::Veth(Veth {
                 peer: id.interface.clone(),
-                peer_mac: self.attachment.mac.or(config.mac).or(first_address),
+                peer_mac: inside::mac(self.network, self.attachment, config.mac, self.lease),
                 peer_mtu: mtu,
                 peer_up: !config.disable_container_interface,
                 peer_skips_dad: self.has(true) && !config.enable_dad,
@@ -145,16 +145,8 @@ impl Wish<'_> {
                 isolated: config.port_isolation,
             }),
         })];
-        objects.extend(self.lease.addresses.iter().map(|leased| {
-            Object::Address(Address {
-                place: Place::Sandbox,
-                link: id.interface.clone(),
-                address: leased.address,
-                dad: config.enable_dad,
-                rivals: Rivals::Allow,
-            })
-        }));
-        objects.extend(self.routes().map(Object::Route));
+        objects.extend(inside::addresses(self.attachment, self.lease, config.enable_dad));
+        objects.extend(inside::routes(self.attachment, self.lease));
         if config.ip_masq {
             objects.extend(
                 self.lease
@@ -196,31 +188,6 @@ impl Wish<'_> {
             switches.push(on("net/ipv6/conf/all/forwarding".to_owned()));
         }
         switches
-    }
-
-    /// The container's routes, those without a next hop by the gateway of their family.
-    fn routes(&self) -> impl Iterator<Item = Route> {
-        self.lease.routes.iter().map(|route| {
-            let family_gateway = || {
-                let same_family =
-                    self.lease.addresses.iter().filter(|leased| leased.address.is_ipv6() == route.dst.is_ipv6());
-                same_family.filter_map(|leased| leased.gateway).next()
-            };
-            let link_scope = route.scope.is_some_and(|scope| scope == SCOPE_LINK);
-            let gateway = route.gw.or_else(|| if link_scope { None } else { family_gateway() });
-            Route {
-                place: Place::Sandbox,
-                link: self.attachment.id.interface.clone(),
-                destination: subnet(route.dst),
-                gateway,
-                onlink: false,
-                mtu: route.mtu,
-                advmss: route.advmss,
-                metric: route.priority,
-                table: route.table,
-                scope: route.scope,
-            }
-        })
     }
 
     /// The published ports, each on the container's first address of its family.
@@ -273,14 +240,6 @@ impl Wish<'_> {
 /// Where everything else goes.
 const DEFAULT_V4: IpNetwork = IpNetwork::V4(Ipv4Network::new_checked(Ipv4Addr::UNSPECIFIED, 0).unwrap());
 const DEFAULT_V6: IpNetwork = IpNetwork::V6(Ipv6Network::new_checked(Ipv6Addr::UNSPECIFIED, 0).unwrap());
-
-/// `RT_SCOPE_LINK` (linux/rtnetlink.h).
-const SCOPE_LINK: u8 = 253;
-
-/// The subnet of an address: the same with the host bits cleared.
-fn subnet(address: IpNetwork) -> IpNetwork {
-    IpNetwork::new(address.network(), address.prefix()).unwrap_or(address)
-}
 
 /// The first address of a subnet after the network's own.
 fn first_usable(address: IpNetwork) -> IpAddr {
