@@ -7,7 +7,7 @@ BIN_DIR ?= $(PREFIX)/bin
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-PLUGINS := bridge container host none
+PLUGINS := bridge container host macvlan none
 
 .PHONY: demo test test-kernel bench lint build install
 
@@ -22,7 +22,7 @@ test:
 # The tests on Debian's own kernel, emulated. KERNEL=linux-image-6.12-amd64 for a newer one, SUITE=
 # for other tests.
 KERNEL ?= linux-image-amd64
-SUITE ?= -p netcore-tests --lib --test bridge --test check_and_del --test gc_status --test parallel
+SUITE ?= -p netcore-tests --lib --test bridge --test check_and_del --test gc_status --test macvlan --test parallel
 test-kernel:
 	tests/install-packages kernel
 	$(MAKE) build

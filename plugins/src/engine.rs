@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::path::Path;
 
 use netcore::engine::{Attached, Changed, Engine};
 use netcore::kernel::{Kernel, Linux};
@@ -54,8 +55,8 @@ impl<K: Kernel> Verbs for Host<K> {
         self.wait(self.engine.attach(network, attachment))
     }
 
-    fn detach(&self, network: &Network, id: &AttachmentId) -> Result<()> {
-        self.wait(self.engine.detach(network, id))
+    fn detach(&self, network: &Network, id: &AttachmentId, netns: Option<&Path>) -> Result<()> {
+        self.wait(self.engine.detach_from(network, id, netns))
     }
 
     fn check(&self, network: &Network, id: &AttachmentId, changed: &Changed) -> Result<()> {
@@ -78,7 +79,6 @@ impl<K: Kernel> Verbs for Host<K> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
 
     use netcore::driver::Bridge;
     use netcore::kernel::Memory;

@@ -64,7 +64,7 @@ impl Call<'_> {
                 let network = network_to_leave::<D>(self.document)?;
                 let verbs = open(&network)?;
                 self.expect_foreign::<D, V>(subject, &verbs)?;
-                verbs.detach(&network, &subject.id)?;
+                verbs.detach(&network, &subject.id, subject.netns.as_deref())?;
                 Ok(Answer::Done)
             }
             Command::Check(subject) => {
@@ -120,7 +120,7 @@ impl Call<'_> {
         };
         success.to_json(self.document.version).map_err(|error| {
             // An answer that cannot be told is a failure, and a failed ADD leaves nothing behind.
-            match verbs.detach(&network, &subject.id) {
+            match verbs.detach(&network, &subject.id, subject.netns.as_deref()) {
                 Ok(()) => error.into(),
                 Err(left) => Error::Several(vec![error, left]).into(),
             }

@@ -1,6 +1,8 @@
 //! What the protocol asks of whatever does the work: the engine, or in tests, one that remembers
 //! what it was asked.
 
+use std::path::Path;
+
 use netcore::Result;
 use netcore::engine::{Attached, Changed};
 use netcore::model::{Attachment, AttachmentId, Name, Network};
@@ -9,8 +11,8 @@ use netcore::model::{Attachment, AttachmentId, Name, Network};
 pub(crate) trait Verbs {
     /// ADD.
     fn attach(&self, network: &Network, attachment: Attachment) -> Result<Attached>;
-    /// DEL.
-    fn detach(&self, network: &Network, id: &AttachmentId) -> Result<()>;
+    /// DEL, from the container's namespace if that is known.
+    fn detach(&self, network: &Network, id: &AttachmentId, netns: Option<&Path>) -> Result<()>;
     /// CHECK; what later plugins of a chain have `changed` is as it should be.
     fn check(&self, network: &Network, id: &AttachmentId, changed: &Changed) -> Result<()>;
     /// GC.

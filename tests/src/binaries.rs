@@ -4,8 +4,14 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 /// The plugins under test: every name they answer to, and the program.
-pub(crate) const PLUGINS: &[(&str, &str)] =
-    &[("bridge", "bridge"), ("container", "container"), ("host", "host"), ("none", "none"), ("loopback", "none")];
+pub(crate) const PLUGINS: &[(&str, &str)] = &[
+    ("bridge", "bridge"),
+    ("container", "container"),
+    ("host", "host"),
+    ("macvlan", "macvlan"),
+    ("none", "none"),
+    ("loopback", "none"),
+];
 
 /// The directory of the binaries under test: `NETCORE_BIN_DIR`, or the profile directory this
 /// test was built into.

@@ -22,6 +22,7 @@
 pub mod binaries;
 mod cni;
 pub mod containerd;
+pub mod features;
 mod host;
 mod namespaces;
 pub mod podman;

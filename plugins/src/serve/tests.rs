@@ -1,4 +1,5 @@
 use std::cell::RefCell;
+use std::path::Path;
 use std::rc::Rc;
 
 use netcore::driver::{Bridge, None as NoNetwork};
@@ -44,7 +45,7 @@ impl Verbs for Diary {
         })
     }
 
-    fn detach(&self, network: &Network, id: &AttachmentId) -> Result<()> {
+    fn detach(&self, network: &Network, id: &AttachmentId, _netns: Option<&Path>) -> Result<()> {
         self.note(format!("detach {id} from {}", network.name))
     }
 

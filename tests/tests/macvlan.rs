@@ -1,0 +1,545 @@
+//! The macvlan plugin with real packets: the host's `eth0` leads to a switch in a namespace of
+//! its own, behind which another station is. Who reaches whom is what the modes are about.
+
+use std::net::IpAddr;
+use std::sync::Barrier;
+use std::thread;
+
+use netcore_tests::features::Feature;
+use netcore_tests::podman::Podman;
+use netcore_tests::traffic::{nobody_answers, ping, serve, who_answers};
+use netcore_tests::{Attachment, Cni, Failure, Host, Netns, Network, Snapshot, needs, skip, traffic};
+use serde_json::{Value, json};
+
+const HOST: [u8; 4] = [192, 0, 2, 1];
+const STATION: [u8; 4] = [192, 0, 2, 9];
+
+/// A host on a network: `eth0` is 192.0.2.1 and fd40::1, the station 192.0.2.9 and fd40::9.
+struct Lan {
+    switch: Netns,
+    station: Netns,
+    host: Host,
+}
+
+impl Lan {
+    fn new() -> Self {
+        let host = Host::new();
+        Self::around(host)
+    }
+
+    fn around(host: Host) -> Self {
+        let (switch, station) = (host.netns("switch"), host.netns("station"));
+        host.run(
+            "ip link add eth0 type veth peer name port1 netns switch
+             ip addr add 192.0.2.1/24 dev eth0
+             ip addr add fd40::1/64 dev eth0 nodad
+             ip link set eth0 up",
+        );
+        switch.run(
+            "ip link add sw0 type bridge
+             ip link set port1 master sw0 up
+             ip link add port2 type veth peer name eth0 netns station
+             ip link set port2 master sw0 up
+             ip link set sw0 up",
+        );
+        station.run(
+            "ip addr add 192.0.2.9/24 dev eth0
+             ip addr add fd40::9/64 dev eth0 nodad
+             ip link set eth0 up; ip link set lo up",
+        );
+        let lan = Self { switch, station, host };
+        lan.host.run("ip route add default via 192.0.2.9");
+        // The switch's ports forward once they have been seen to have a carrier.
+        traffic::ping(&lan.host, STATION);
+        lan
+    }
+
+    fn network(&self, settings: Value) -> Cni {
+        self.host.cni(network("lan", settings))
+    }
+
+    fn container(&self, network: &Cni, name: &str) -> Container {
+        let netns = self.host.netns(name);
+        let attachment = network.attachment(&netns).added();
+        let server = serve(&netns, name, 80);
+        Container { netns, attachment, _server: server }
+    }
+}
+
+/// A macvlan network of both families on `eth0`, with `settings` in place of others.
+fn network(name: &str, settings: Value) -> Network {
+    let plugin = json!({
+        "type": "macvlan", "master": "eth0",
+        "ipam": {
+            "type": "host-local",
+            "ranges": [
+                [{ "subnet": "192.0.2.0/24", "rangeStart": "192.0.2.100", "gateway": "192.0.2.9" }],
+                [{ "subnet": "fd40::/64", "rangeStart": "fd40::100", "gateway": "fd40::9" }],
+            ],
+            "routes": [{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }],
+        },
+    });
+    let settings = settings.as_object().cloned().unwrap_or_default();
+    let network = Network::new(name, plugin);
+    settings.into_iter().fold(network, |network, (key, value)| network.with(&key, value))
+}
+
+struct Container {
+    netns: Netns,
+    attachment: Attachment,
+    _server: traffic::Server,
+}
+
+impl Container {
+    fn addresses(&self) -> Vec<IpAddr> {
+        self.attachment.addresses()
+    }
+}
+
+/// Nothing of ours is left.
+#[track_caller]
+fn nothing_left(before: &Snapshot, host: &Host) {
+    before.assert_same(&host.snapshot(), "after the last DEL");
+}
+
+#[test]
+fn containers_reach_each_other_and_the_outside_but_not_the_host() {
+    let lan = Lan::new();
+    let network = lan.network(json!({ "mtu": 1400 }));
+    let before = lan.host.snapshot();
+    let (one, two) = (lan.container(&network, "one"), lan.container(&network, "two"));
+    let _station = serve(&lan.station, "station", 80);
+    let _host = serve(&lan.host, "host", 80);
+    for (mine, yours) in one.addresses().into_iter().zip(two.addresses()) {
+        let (station, host): (IpAddr, IpAddr) = if mine.is_ipv4() {
+            (STATION.into(), HOST.into())
+        } else {
+            ("fd40::9".parse().unwrap(), "fd40::1".parse().unwrap())
+        };
+        assert_eq!(who_answers(&one.netns, yours, 80), "two");
+        assert_eq!(who_answers(&one.netns, station, 80), "station");
+        assert_eq!(who_answers(&lan.station, mine, 80), "one");
+        nobody_answers(&one.netns, host, 80);
+        nobody_answers(&lan.host, mine, 80);
+    }
+    let result = one.attachment.result();
+    assert_eq!(result["interfaces"].as_array().map(Vec::len), Some(1), "{result:#}");
+    assert_eq!((&result["interfaces"][0]["name"], &result["ips"][0]["interface"]), (&json!("eth0"), &json!(0)));
+    assert_eq!(result["interfaces"][0]["mac"], "0a:58:c0:00:02:64", "it follows from the address");
+    one.netns.run("ip -d link show eth0 | grep -q 'macvlan mode bridge' && ip link show eth0 | grep -q 'mtu 1400'");
+    for container in [one, two] {
+        container.attachment.check().unwrap();
+        container.attachment.del().unwrap();
+        container.attachment.del().unwrap();
+        assert_eq!(container.netns.run("ip -o link show type macvlan"), "", "the link is gone, the namespace is not");
+        let Container { netns, _server, .. } = container;
+        drop(_server);
+        netns.remove();
+    }
+    nothing_left(&before, &lan.host);
+}
+
+#[test]
+fn with_host_access_the_host_is_reached_too() {
+    let lan = Lan::new();
+    let network = lan.network(json!({ "hostAccess": true }));
+    let before = lan.host.snapshot();
+    let (one, two) = (lan.container(&network, "one"), lan.container(&network, "two"));
+    let _station = serve(&lan.station, "station", 80);
+    let host_server = serve(&lan.host, "host", 80);
+    for (mine, yours) in one.addresses().into_iter().zip(two.addresses()) {
+        let (station, host): (IpAddr, IpAddr) = if mine.is_ipv4() {
+            (STATION.into(), HOST.into())
+        } else {
+            ("fd40::9".parse().unwrap(), "fd40::1".parse().unwrap())
+        };
+        assert_eq!(who_answers(&one.netns, host, 80), "host");
+        assert_eq!(who_answers(&lan.host, mine, 80), "one");
+        let answer = traffic::fetch(&lan.host, mine, 80).unwrap();
+        assert_eq!(answer.client.ip(), host, "the host is known by its address");
+        assert_eq!(who_answers(&one.netns, yours, 80), "two");
+        assert_eq!(who_answers(&one.netns, station, 80), "station");
+        // What the host has with others stays as it was.
+        assert_eq!(who_answers(&lan.station, host, 80), "host");
+        assert_eq!(who_answers(&lan.host, station, 80), "station");
+    }
+    lan.host.run("ip route show 192.0.2.100 | grep -q 'proto 78'");
+    drop(host_server);
+    one.attachment.check().unwrap();
+    for damage in ["ip route del 192.0.2.101", "ip link set \"$shim\" down", "ip link del \"$shim\""] {
+        lan.host.run(&format!("shim=$(ip -br link show type macvlan | cut -d@ -f1); {damage}"));
+        two.attachment.check().expect_err(damage);
+    }
+    for container in [one, two] {
+        container.attachment.del().unwrap();
+        let Container { netns, _server, .. } = container;
+        drop(_server);
+        netns.remove();
+    }
+    nothing_left(&before, &lan.host);
+}
+
+/// Whether the one container on the master reaches the other, and the outside.
+fn in_mode(mode: &str, hairpin: bool) -> bool {
+    let lan = Lan::new();
+    if hairpin {
+        lan.switch.run("bridge link set dev port1 hairpin on");
+    }
+    let network = lan.network(json!({ "mode": mode }));
+    let (one, two) = (lan.container(&network, "one"), lan.container(&network, "two"));
+    let _station = serve(&lan.station, "station", 80);
+    assert_eq!(who_answers(&one.netns, STATION, 80), "station");
+    let reached = traffic::fetch(&one.netns, two.addresses()[0], 80);
+    one.attachment.check().unwrap();
+    one.attachment.del().unwrap();
+    two.attachment.del().unwrap();
+    reached.is_ok_and(|answer| answer.server == "two")
+}
+
+#[test]
+fn private_does_not_talk_whatever_the_switch_does() {
+    assert!(!in_mode("private", false));
+    assert!(!in_mode("private", true));
+}
+
+#[test]
+fn vepa_goes_out_to_the_switch() {
+    assert!(!in_mode("vepa", false), "the switch sends nothing back");
+    assert!(in_mode("vepa", true), "the switch sends it back");
+}
+
+#[test]
+fn passthru_is_alone() {
+    let lan = Lan::new();
+    let network = lan.network(json!({ "mode": "passthru" }));
+    let before = lan.host.snapshot();
+    let one = lan.container(&network, "one");
+    let _station = serve(&lan.station, "station", 80);
+    assert_eq!(who_answers(&one.netns, STATION, 80), "station");
+    one.attachment.check().unwrap();
+    let master = lan.host.run("ip -br link show eth0");
+    let mine = one.netns.run("ip -br link show eth0");
+    assert_eq!(master.split_whitespace().nth(2), mine.split_whitespace().nth(2), "it has the master's MAC address");
+    refused(&lan, &network, "two", &["eth0", "passthru", "one"]);
+    let other = lan.host.cni(self::network("other", json!({})));
+    refused(&lan, &other, "three", &["eth0", "passthru"]);
+    one.attachment.del().unwrap();
+    let two = lan.container(&network, "four");
+    two.attachment.del().unwrap();
+    for container in [one, two] {
+        let Container { netns, _server, .. } = container;
+        drop(_server);
+        netns.remove();
+    }
+    nothing_left(&before, &lan.host);
+}
+
+/// ADD of a container is refused with all of `words`, and leaves nothing.
+#[track_caller]
+fn refused(lan: &Lan, network: &Cni, name: &str, words: &[&str]) {
+    let netns = lan.host.netns(name);
+    refused_in(lan, network.attachment(&netns), words);
+    assert_eq!(netns.run("ip -o link show type macvlan"), "");
+    netns.remove();
+}
+
+#[track_caller]
+fn refused_in(lan: &Lan, mut attachment: Attachment, words: &[&str]) -> Failure {
+    let before = lan.host.snapshot();
+    let failure = attachment.add().expect_err("it should be refused");
+    before.assert_same(&lan.host.snapshot(), &format!("after `{failure}`"));
+    let missing: Vec<_> = words.iter().filter(|word| !failure.says(word)).collect();
+    assert!(missing.is_empty(), "does not say {missing:?}: {failure}");
+    failure
+}
+
+#[test]
+fn bad_input_is_said_before_anything_is_touched() {
+    let lan = Lan::new();
+    lan.host.run(
+        "ip link add br0 type bridge; ip link add port type veth peer name trop
+         ip link set port master br0 up; ip link set trop up; ip link set br0 up",
+    );
+    for (settings, words) in [
+        (json!({ "mode": "source" }), &["mode", "source", "private"][..]),
+        (json!({ "mtu": 1501 }), &["mtu", "1501", "1500", "eth0"]),
+        (json!({ "mtu": 12 }), &["mtu", "12"]),
+        (json!({ "master": "port" }), &["port", "br0"]),
+        (json!({ "master": "lo" }), &["master", "lo"]),
+        (json!({ "master": "eth9" }), &["master", "eth9"]),
+        (json!({ "master": "eth9.10" }), &["master", "eth9.10", "eth9"]),
+        (json!({ "master": "eth0.0" }), &["master", "eth0.0", "4094"]),
+        (json!({ "master": "eth0.4095" }), &["master", "eth0.4095", "4094"]),
+        (json!({ "master": "eth0.10", "mtu": 1501 }), &["mtu", "1501", "1500"]),
+        (json!({ "mac": "01:00:5e:00:00:01" }), &["mac", "01:00:5e:00:00:01"]),
+        (json!({ "hostAccess": true, "mode": "private" }), &["hostAccess", "private"]),
+        (json!({ "hostAccess": true, "linkInContainer": true }), &["hostAccess", "linkInContainer"]),
+        (json!({ "hostAccess": true, "master": "trop" }), &["hostAccess", "trop"]),
+        (json!({ "linkInContainer": true }), &["master", "eth0", "container"]),
+    ] {
+        println!("{settings}");
+        refused(&lan, &lan.network(settings), "box", words);
+    }
+    let network = lan.network(json!({ "capabilities": { "mac": true, "portMappings": true } }));
+    let master = lan.host.run("cat /sys/class/net/eth0/address");
+    let one = lan.host.netns("one");
+    let added = network.attachment(&one).runtime("mac", json!("02:00:00:00:00:07")).added();
+    let two = lan.host.netns("two");
+    for (key, value, words) in [
+        ("mac", json!("02:00:00:00:00:07"), &["02:00:00:00:00:07", "in use", "eth0"][..]),
+        ("mac", json!(master.trim()), &[master.trim(), "eth0"]),
+        ("mac", json!("01:00:5e:00:00:01"), &["01:00:5e:00:00:01"]),
+        ("portMappings", json!([{ "hostPort": 8080, "containerPort": 80 }]), &["portMappings"]),
+    ] {
+        refused_in(&lan, network.attachment(&two).runtime(key, value), words);
+        assert_eq!(two.run("ip -o link show type macvlan"), "");
+    }
+    two.run("ip link add eth0 type bridge");
+    refused_in(&lan, network.attachment(&two), &["eth0"]);
+    two.run("ip link show eth0");
+    added.check().unwrap();
+    added.del().unwrap();
+}
+
+#[test]
+fn the_default_master_is_the_default_routes() {
+    let lan = Lan::new();
+    let network = lan.network(json!({ "master": "" }));
+    let one = lan.container(&network, "one");
+    ping(&one.netns, STATION);
+    // Which one it was is remembered.
+    lan.host.run("ip route del default");
+    one.attachment.check().unwrap();
+    refused(&lan, &network, "two", &["master", "default route"]);
+    one.attachment.del().unwrap();
+    lan.host.run("ip -6 route add default via fd40::9");
+    let three = lan.container(&network, "three");
+    ping(&three.netns, STATION);
+    three.attachment.del().unwrap();
+}
+
+#[test]
+fn a_master_in_the_container() {
+    let lan = Lan::new();
+    let network = lan.network(json!({ "linkInContainer": true, "master": "wire" }));
+    let netns = lan.host.netns("one");
+    lan.switch.run("ip link add port3 type veth peer name wire netns one; ip link set port3 master sw0 up");
+    netns.run("ip link set wire up");
+    let attachment = network.attachment(&netns).interface("net1").added();
+    // The switch takes a moment to see the new port.
+    netcore_tests::wait_for("the port forwards", std::time::Duration::from_secs(5), || {
+        netns.try_run("ping -c1 -W1 192.0.2.9").status.success()
+    });
+    attachment.check().unwrap();
+    netns.run("ip link set net1 down");
+    assert!(attachment.check().expect_err("net1 is down").says("net1"));
+    attachment.del().unwrap();
+    assert_eq!(netns.run("ip -o link show type macvlan"), "");
+    netns.run("ip link show wire");
+}
+
+#[test]
+fn check_names_any_single_thing_that_is_missing() {
+    let lan = Lan::new();
+    let network = lan.network(json!({ "mtu": 1400, "bcqueuelen": 2000 }));
+    for (damage, words) in [
+        ("ip addr del 192.0.2.100/24 dev eth0", &["192.0.2.100/24"][..]),
+        ("ip addr del fd40::100/64 dev eth0", &["fd40::100/64"]),
+        ("ip route del default", &["0.0.0.0/0", "192.0.2.9"]),
+        ("ip -6 route del default", &["::/0", "fd40::9"]),
+        ("ip link set eth0 down", &["eth0", "down"]),
+        ("ip link set eth0 mtu 1300", &["eth0", "1300", "1400"]),
+        ("ip link set eth0 address 02:00:00:00:00:99", &["eth0", "02:00:00:00:00:99"]),
+        ("ip link set eth0 type macvlan mode private", &["eth0", "private", "bridge"]),
+        ("ip link set eth0 type macvlan bcqueuelen 10", &["eth0", "bcqueuelen", "10", "2000"]),
+        ("ip link set eth0 down; ip link set eth0 name eth9; ip link set eth9 up", &["eth0", "missing"]),
+        ("ip link del eth0", &["eth0", "missing"]),
+    ] {
+        // The same address each time.
+        lan.host.run("rm -rf /var/lib/cni/networks");
+        let netns = lan.host.netns("box");
+        let attachment = network.attachment(&netns).added();
+        attachment.check().unwrap_or_else(|failure| panic!("before `{damage}`: {failure}"));
+        netns.run(damage);
+        let failure = attachment.check().expect_err(damage);
+        let missing: Vec<_> = words.iter().filter(|word| !failure.says(word)).collect();
+        assert!(missing.is_empty(), "`{damage}`: does not name {missing:?}: {failure}");
+        attachment.del().unwrap_or_else(|failure| panic!("DEL after `{damage}`: {failure}"));
+        netns.remove();
+    }
+}
+
+#[test]
+fn del_succeeds_whatever_is_gone() {
+    let lan = Lan::new();
+    let before = lan.host.snapshot();
+    let network = lan.network(json!({ "hostAccess": true }));
+    let netns = lan.host.netns("no-record");
+    let attachment = network.attachment(&netns).added();
+    lan.host.run("rm -rf /run/netcore");
+    attachment.without_result().del().unwrap();
+    assert_eq!(netns.run("ip -o link show type macvlan"), "", "the mark is enough to find it");
+    netns.remove();
+    nothing_left(&before, &lan.host);
+
+    let netns = lan.host.netns("no-namespace");
+    let attachment = network.attachment(&netns).added();
+    netns.remove();
+    attachment.del().unwrap();
+    nothing_left(&before, &lan.host);
+
+    let netns = lan.host.netns("no-environment");
+    let attachment = network.attachment(&netns).added();
+    attachment.without_netns().del().unwrap();
+    netns.remove();
+    nothing_left(&before, &lan.host);
+
+    let netns = lan.host.netns("no-master");
+    let attachment = network.attachment(&netns).added();
+    lan.host.run("ip link del eth0");
+    assert!(attachment.check().expect_err("the master is gone").says("eth0"));
+    attachment.del().unwrap();
+    let after = lan.host.snapshot();
+    assert_eq!(after.count("file /run/netcore") + after.count("file /var/lib/cni"), 0, "{after}");
+}
+
+#[test]
+fn neighbours_learn_whose_the_address_is_now() {
+    let lan = Lan::new();
+    lan.station.run("ip neigh replace 192.0.2.100 lladdr 02:00:00:00:00:aa dev eth0 nud stale");
+    lan.station.run("ip neigh replace fd40::100 lladdr 02:00:00:00:00:aa dev eth0 nud stale");
+    let one = lan.network(json!({})).attachment(&lan.host.netns("one")).added();
+    netcore_tests::wait_for("the announcements arrive", std::time::Duration::from_secs(3), || {
+        let known = lan.station.run("ip neigh show");
+        let of =
+            |address: &str| known.lines().any(|line| line.starts_with(address) && line.contains("0a:58:c0:00:02:64"));
+        of("192.0.2.100 ") && of("fd40::100 ")
+    });
+    one.del().unwrap();
+}
+
+/// An IPAM plugin that is executed finds the link up, as `dhcp` needs it.
+#[test]
+fn a_delegate_finds_the_link_it_is_asked_for() {
+    let lan = Lan::new();
+    let network = lan.network(json!({ "ipam": { "type": "asks-over-the-link" } }));
+    let script = r#"#!/bin/sh
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+cat >/dev/null
+mac() { nsenter --net="$CNI_NETNS" ip -br link show "$CNI_IFNAME" up | awk '{print $3}'; }
+case $CNI_COMMAND in
+ADD) mac >/run/asked; grep -q : /run/asked || exit 1
+     echo '{"cniVersion":"1.0.0","ips":[{"address":"192.0.2.77/24"}]}' ;;
+DEL) mac >/run/released ;;
+esac
+"#;
+    lan.host.enter(|| {
+        std::fs::write("/run/cni/bin/asks-over-the-link", script).unwrap();
+    });
+    lan.host.run("chmod +x /run/cni/bin/asks-over-the-link");
+    let one = lan.container(&network, "one");
+    assert_eq!(who_answers(&lan.station, [192, 0, 2, 77], 80), "one");
+    let asked = lan.host.run("cat /run/asked");
+    assert_eq!(one.netns.run("ip -br link show eth0 | awk '{print $3}'"), asked, "the MAC address stays");
+    one.attachment.del().unwrap();
+    assert_eq!(lan.host.run("cat /run/released"), "", "the address is released once the link is gone");
+
+    lan.host.run("sed -i 's/^ADD)/ADD) exit 1;/' /run/cni/bin/asks-over-the-link");
+    refused(&lan, &network, "two", &["asks-over-the-link"]);
+}
+
+#[test]
+fn a_vlan_that_cannot_be_made_is_said() {
+    if Feature::Vlan.missing().is_none() {
+        skip!("this kernel has 802.1Q");
+    }
+    let lan = Lan::new();
+    refused(&lan, &lan.network(json!({ "master": "eth0.10" })), "one", &["eth0.10", "8021q", "CONFIG_VLAN_8021Q"]);
+}
+
+#[test]
+fn a_vlan_is_made_once_shared_and_removed_with_its_last_user() {
+    needs!(Vlan);
+    let lan = Lan::new();
+    lan.station.run("ip link add link eth0 name eth0.10 type vlan id 10; ip addr add 192.0.2.19/24 dev eth0.10");
+    lan.station.run("ip addr flush dev eth0; ip link set eth0.10 up");
+    let before = lan.host.snapshot();
+    let network = lan.network(json!({ "master": "eth0.10" }));
+    let netns: Vec<Netns> = (0..32).map(|number| lan.host.netns(&format!("c{number}"))).collect();
+    let start = Barrier::new(netns.len());
+    let added: Vec<Attachment> = thread::scope(|scope| {
+        let add = |netns| {
+            start.wait();
+            network.attachment(netns).added()
+        };
+        let threads: Vec<_> = netns.iter().map(|netns| scope.spawn(move || add(netns))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    });
+    assert_eq!(lan.host.run("ip -br link show type vlan").lines().count(), 1, "32 made one");
+    added.iter().for_each(|attachment| attachment.check().unwrap());
+    ping(&netns[0], added[31].address());
+    ping(&netns[0], [192, 0, 2, 19]);
+
+    // Another network's user keeps it.
+    let other = lan.host.cni(self::network("other", json!({ "master": "eth0.10", "ipam": {} })));
+    let guest = lan.host.netns("guest");
+    let guest_attachment = other.attachment(&guest).added();
+    thread::scope(|scope| {
+        added.iter().for_each(|attachment| drop(scope.spawn(|| attachment.del().unwrap())));
+    });
+    guest_attachment.check().unwrap();
+    lan.host.run("ip link show eth0.10");
+    guest_attachment.del().unwrap();
+    netns.into_iter().chain([guest]).for_each(Netns::remove);
+    nothing_left(&before, &lan.host);
+
+    // One that somebody else made stays; one that is taken away is missed, and DEL works.
+    lan.host.run("ip link add link eth0 name eth0.10 type vlan id 10; ip link set eth0.10 up");
+    let box_ = lan.host.netns("box");
+    let attachment = network.attachment(&box_).added();
+    attachment.del().unwrap();
+    lan.host.run("ip link del eth0.10");
+    let attachment = network.attachment(&box_).added();
+    lan.host.run("ip link del eth0.10");
+    assert!(attachment.check().expect_err("the VLAN is gone").says("eth0.10"));
+    attachment.del().unwrap();
+}
+
+#[test]
+fn vlans_on_one_master_do_not_hear_each_other() {
+    needs!(Vlan);
+    let lan = Lan::new();
+    let ten = lan.host.cni(network("ten", json!({ "master": "eth0.10" })));
+    let twenty = lan.host.cni(network("twenty", json!({ "master": "eth0.20" })));
+    let (one, two) = (lan.container(&ten, "one"), lan.container(&ten, "two"));
+    let three = lan.container(&twenty, "three");
+    assert_eq!(who_answers(&one.netns, two.addresses()[0], 80), "two");
+    // The same address as one's, and another network altogether.
+    three.netns.run("ip addr add 192.0.2.200/24 dev eth0");
+    nobody_answers(&two.netns, [192, 0, 2, 200], 80);
+    nobody_answers(&three.netns, two.addresses()[0], 80);
+    for container in [one, two, three] {
+        container.attachment.del().unwrap();
+    }
+}
+
+#[test]
+fn podman_runs_a_container_on_a_macvlan_network() {
+    if let Some(reason) = Podman::missing() {
+        skip!("{reason}");
+    }
+    let lan = Lan::around(Host::with_processes());
+    let network = network("lan", json!({ "capabilities": { "ips": true } })).version("0.4.0");
+    let podman = Podman::on(&lan.host, &[network]);
+    podman.run("run -d --name one --network lan localhost/bb:1 /bin/sleep 1000000");
+    podman.run("run -d --name two --network lan --ip 192.0.2.150 localhost/bb:1 /bin/sleep 1000000");
+    let one = podman.netns("one");
+    let server = serve(&one, "one", 80);
+    assert_eq!(podman.address("two", "lan"), IpAddr::from([192, 0, 2, 150]));
+    assert_eq!(who_answers(&lan.station, podman.address("one", "lan"), 80), "one");
+    assert_eq!(who_answers(&podman.netns("two"), podman.address("one", "lan"), 80), "one");
+    drop((server, one));
+    podman.run("rm -f -t 0 one two");
+    let now = lan.host.snapshot();
+    assert_eq!(now.count("file /run/netcore") + now.count("file /var/lib/cni/networks"), 0, "{now}");
+}
