@@ -5,10 +5,10 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Instant;
 
-use netcore_tests::{Attachment, Cni, Host, Netns, Network, Plugin, Publish, binaries};
-use serde_json::json;
+use netcore_tests::{Attachment, Cni, Host, Netns, Plugin, Publish, binaries};
 
 use crate::measure::{self, Cost, Sample};
+use crate::scenario::Scenario;
 
 pub(crate) struct Contender {
     name: &'static str,
@@ -21,27 +21,13 @@ pub(crate) struct Contender {
 
 impl Contender {
     /// Plugins from `plugins`, leases below `leases`, `crowd` containers attached.
-    pub(crate) fn new(name: &'static str, plugins: &Path, publish: bool, leases: &Path, crowd: usize) -> Self {
+    pub(crate) fn new(name: &'static str, plugins: &Path, scenario: Scenario, leases: &Path, crowd: usize) -> Self {
         let host = Host::new();
-        let leases = leases.join(format!("{name}-{publish}-{crowd}"));
-        let mut bridge = json!({
-            "type": "bridge", "bridge": "bench0", "isGateway": true, "ipMasq": true,
-            "ipam": {
-                "type": "host-local", "dataDir": leases, "routes": [{ "dst": "0.0.0.0/0" }],
-                "ranges": [[{ "subnet": "10.20.0.0/16" }]],
-            },
-        });
-        let publishes = json!({ "portMappings": true });
+        let leases = leases.join(format!("{name}-{}-{crowd}", scenario as u8));
         let reference = binaries::reference().is_some_and(|reference| reference == plugins);
-        if publish && !reference {
-            bridge["capabilities"] = publishes.clone();
-        }
-        let mut network = Network::new("bench", bridge);
-        if publish && reference {
-            network = network.then(json!({ "type": "portmap", "capabilities": publishes }));
-        }
-        let network = host.cni(network);
+        let network = host.cni(scenario.network(&host, &leases, reference));
         let probe = host.netns("probe");
+        let publish = scenario.publishes();
         let contender = Self { name, host, network, plugins: plugins.to_owned(), publish, probe };
         contender.warm();
         contender.fill(crowd);
@@ -152,7 +138,10 @@ impl Contender {
 
     /// The plugin of the same name of this contender.
     fn theirs(&self, plugin: Plugin) -> Plugin {
-        let name = plugin.name().to_owned();
+        let name = match plugin.name() {
+            "loopback" if !self.plugins.join("loopback").exists() => "none".to_owned(),
+            name => name.to_owned(),
+        };
         plugin.program(&self.plugins.join(name).display().to_string())
     }
 }

@@ -1,4 +1,4 @@
-//! Our `bridge` and the reference's (with `portmap` for published ports) side by side: the same
+//! Our plugins and the reference's (with `portmap` for published ports) side by side: the same
 //! operations on the same machine in the same minute, turn by turn, as whole processes, which is
 //! how a runtime pays for them.
 //!
@@ -7,6 +7,7 @@
 mod contender;
 mod measure;
 mod report;
+mod scenario;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,7 +15,8 @@ use std::process::ExitCode;
 use contender::Contender;
 use measure::{Cost, Sample};
 use netcore_tests::binaries;
-use report::{Goals, Report};
+use report::Report;
+use scenario::Scenario;
 
 struct Options {
     quick: bool,
@@ -45,8 +47,8 @@ impl Options {
     }
 
     /// How many containers there are already.
-    fn crowds(&self) -> &'static [usize] {
-        if self.quick { &[0] } else { &[0, 100, 500] }
+    fn crowds(&self, scenario: Scenario) -> &'static [usize] {
+        if self.quick || !scenario.has_crowds() { &[0] } else { &[0, 100, 500] }
     }
 }
 
@@ -69,16 +71,16 @@ fn main() -> ExitCode {
     // Leases go to the disk that programs are built on: what syncing them costs is part of it.
     let leases = Leases::beside_this_program();
     let mut report = Report::new(options.iterations);
-    for publish in [false, true] {
-        for &crowd in options.crowds() {
-            eprintln!("bench: {}, {crowd} containers", if publish { "published port" } else { "bridge" });
+    for scenario in Scenario::ALL {
+        for &crowd in options.crowds(scenario) {
+            eprintln!("bench: {}, {crowd} containers", scenario.name());
             let pair = [
-                Contender::new("ours", &binaries::under_test(), publish, &leases.0, crowd),
-                Contender::new("reference", &reference, publish, &leases.0, crowd),
+                Contender::new("ours", &binaries::under_test(), scenario, &leases.0, crowd),
+                Contender::new("reference", &reference, scenario, &leases.0, crowd),
             ];
-            one_by_one(&pair, &options, publish, crowd, &mut report);
-            if crowd == 0 {
-                sixteen_at_a_time(&pair, &options, publish, &mut report);
+            one_by_one(&pair, &options, scenario, crowd, &mut report);
+            if crowd == 0 && scenario.has_crowds() {
+                sixteen_at_a_time(&pair, &options, scenario, &mut report);
             }
         }
     }
@@ -91,7 +93,7 @@ fn main() -> ExitCode {
 }
 
 /// One ADD and one DEL after the other, ours and theirs by turns.
-fn one_by_one(pair: &[Contender; 2], options: &Options, publish: bool, crowd: usize, report: &mut Report) {
+fn one_by_one(pair: &[Contender; 2], options: &Options, scenario: Scenario, crowd: usize, report: &mut Report) {
     let mut samples: [[Vec<Sample>; 2]; 2] = Default::default();
     let mut costs: [[Cost; 2]; 2] = Default::default();
     for _ in 0..options.iterations {
@@ -104,16 +106,16 @@ fn one_by_one(pair: &[Contender; 2], options: &Options, publish: bool, crowd: us
     for (contender, costs) in pair.iter().zip(&mut costs) {
         *costs = contender.costs();
     }
-    let scenario = format!("{}, {crowd} containers", if publish { "bridge, published port" } else { "bridge" });
+    let title = format!("{}, {crowd} containers", scenario.name());
     for (verb, name) in ["ADD", "DEL"].into_iter().enumerate() {
-        let goals = Goals::of(name, publish);
+        let goals = scenario.goals(name);
         let by_verb = [&samples[0][verb], &samples[1][verb]].map(|samples| samples.as_slice());
-        report.operation(&scenario, name, by_verb, [&costs[0][verb], &costs[1][verb]], &goals);
+        report.operation(&title, name, by_verb, [&costs[0][verb], &costs[1][verb]], &goals);
     }
 }
 
 /// Sixteen runtimes at once.
-fn sixteen_at_a_time(pair: &[Contender; 2], options: &Options, publish: bool, report: &mut Report) {
+fn sixteen_at_a_time(pair: &[Contender; 2], options: &Options, scenario: Scenario, report: &mut Report) {
     let batches = if options.quick { 1 } else { 5 };
     let mut rates: [[Vec<f64>; 2]; 2] = Default::default();
     for _ in 0..batches {
@@ -123,9 +125,9 @@ fn sixteen_at_a_time(pair: &[Contender; 2], options: &Options, publish: bool, re
             rates[1].push(deleted);
         }
     }
-    let scenario = if publish { "bridge, published port, 16 at a time" } else { "bridge, 16 at a time" };
+    let title = format!("{}, 16 at a time", scenario.name());
     for (verb, name) in ["ADD", "DEL"].into_iter().enumerate() {
-        report.rate(scenario, name, [&rates[0][verb], &rates[1][verb]], (name == "ADD").then_some(4.0));
+        report.rate(&title, name, [&rates[0][verb], &rates[1][verb]], (name == "ADD").then_some(4.0));
     }
 }
 
