@@ -61,7 +61,7 @@ fn spoil(object: &Object, how: u8) -> Option<Object> {
             }
         }
         (Object::Sysctl(sysctl), 1) => sysctl.value = "0".to_owned(),
-        (Object::Nat(NatRule::Ruleset { damage }), 1) => damage.push("chain output: missing".to_owned()),
+        (Object::Nat(NatRule::Ruleset { damage, .. }), 1) => damage.push("chain output: missing".to_owned()),
         _ => {}
     }
     Some(object)

@@ -71,7 +71,7 @@ fn run<T>(story: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(story)
 }
 
-const VLAN: &str = "link eth0.10 (host)";
+const VLAN: &str = "VLAN 10 of eth0 as eth0.10";
 
 #[test]
 fn two_networks_share_a_vlan_until_the_last_has_left() {

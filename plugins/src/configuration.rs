@@ -9,14 +9,12 @@ use serde_json::Value;
 use crate::arguments::Arguments;
 use crate::decode::{decapitalised, decode, shown};
 use crate::document::Document;
-use crate::unsupported;
 
 /// The network of `document`, as it takes to attach to it.
 ///
 /// # Errors
 /// [`Error::Invalid`] or [`Error::Unsupported`], naming the field, its value and what is accepted.
 pub(crate) fn network<D: Driver>(document: &Document, arguments: &Arguments) -> Result<Network> {
-    unsupported::refuse(D::TYPE, &document.keys)?;
     let mut network = network_to_leave::<D>(document)?;
     if let Some(IpamConfig::Static(section)) = &mut network.ipam {
         section.gateways.extend(&arguments.gateways);
@@ -183,22 +181,46 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_done_is_said() {
+    fn vlans_that_cannot_be_are_refused_by_name_and_may_be_left() {
         for (keys, words) in [
-            (r#""vlan": 100"#, "vlan: 100 is not supported"),
-            (r#""vlanTrunk": [{"id": 5}]"#, "vlanTrunk: [{\"id\":5}] is not supported"),
-            (r#""macspoofchk": true"#, "macspoofchk: true is not supported"),
+            (r#""vlan": 4095"#, "vlan: 4095 is not a VLAN id from 1 to 4094, or 0 for none"),
+            (r#""vlan": -1"#, "vlan: -1 is not a whole number from 0"),
+            (r#""vlanTrunk": [{"id": 0}]"#, "vlanTrunk[0].id: 0 is not a VLAN id from 1 to 4094"),
+            (r#""vlanTrunk": [{"id": 4095}]"#, "vlanTrunk[0].id: 4095 is not"),
+            (r#""vlanTrunk": [{"id": 5}, {"minID": 0, "maxID": 9}]"#, "vlanTrunk[1].minID: 0 is not"),
+            (
+                r#""vlanTrunk": [{"minID": 20, "maxID": 10}]"#,
+                "vlanTrunk[0].minID: 20 is not at most maxID, which is 10",
+            ),
+            (r#""vlanTrunk": [{"minID": 20}]"#, "vlanTrunk[0].maxID: a missing value"),
+            (r#""vlanTrunk": [{"maxID": 20}]"#, "vlanTrunk[0].minID: a missing value"),
+            (r#""vlanTrunk": [{}]"#, "vlanTrunk[0]: an entry without VLANs"),
+            (r#""vlanTrunk": [{"id": 5, "minID": 1, "maxID": 9}]"#, "vlanTrunk[0].id: 5 is not outside of 1-9"),
+            (
+                r#""vlanTrunk": [{"minID": 10, "maxID": 20}, {"id": 3}, {"minID": 20, "maxID": 30}]"#,
+                "vlanTrunk[2]: 20-30 is not without those named before: it overlaps 10-20",
+            ),
+            (r#""vlan": 5, "vlanTrunk": [{"id": 6}]"#, "vlanTrunk: a list is not absent when vlan is set"),
+            (r#""vlan": 5, "promiscMode": true"#, "promiscMode: true is not compatible with vlan"),
+            (r#""vlanTrunk": [{"id": 6}], "promiscMode": true"#, "promiscMode: true is not compatible with vlan"),
+            (
+                r#""vlan": 1000, "bridge": "mybridge001", "isGateway": true"#,
+                "bridge: \"mybridge001\" is not short enough",
+            ),
+            (r#""ipspoofchk": true"#, "ipspoofchk: true is not compatible with a network without ipam"),
+            (r#""macspoofchk": "yes""#, "macspoofchk: \"yes\" is not a boolean"),
         ] {
-            let refused = bridge(&format!(r#"{{"name": "web", {keys}}}"#));
-            assert!(matches!(refused, Err(Error::Unsupported { .. })), "{keys}");
             assert!(refusal(keys).starts_with(words), "{}", refusal(keys));
-            // Whoever was let in before must be let out.
-            assert!(network_to_leave::<Bridge>(&document(&format!(r#"{{"name": "web", {keys}}}"#))).is_ok());
         }
-        assert!(
-            bridge(r#"{"name": "w", "vlan": 0, "vlanTrunk": [], "macspoofchk": false, "preserveDefaultVlan": true}"#)
-                .is_ok()
-        );
+        // Whoever was let in before must be let out.
+        assert!(network_to_leave::<Bridge>(&document(r#"{"name": "web", "vlan": 4095}"#)).is_ok());
+        for keys in [
+            r#""vlan": 0, "vlanTrunk": [], "macspoofchk": false, "preserveDefaultVlan": true"#,
+            r#""vlan": 4094, "preserveDefaultVlan": false, "macspoofchk": true"#,
+            r#""vlanTrunk": [{"id": 1}, {"minID": 100, "maxID": 199}, {"id": 200, "minID": 300, "maxID": 300}]"#,
+        ] {
+            assert!(bridge(&format!(r#"{{"name": "web", {keys}}}"#)).is_ok(), "{keys}");
+        }
     }
 
     #[test]

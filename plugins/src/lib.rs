@@ -17,7 +17,6 @@ mod namespace;
 mod ports;
 mod result;
 mod serve;
-mod unsupported;
 mod verbs;
 mod versions;
 mod wishes;

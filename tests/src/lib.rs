@@ -23,6 +23,7 @@ pub mod binaries;
 mod cni;
 pub mod containerd;
 pub mod features;
+pub mod frames;
 mod host;
 mod namespaces;
 pub mod podman;

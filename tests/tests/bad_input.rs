@@ -63,7 +63,6 @@ const ENVIRONMENT: u64 = 4;
 const UNDECODABLE: u64 = 6;
 const CONFIGURATION: u64 = 7;
 const VERSION: u64 = 1;
-const UNSUPPORTED: u64 = 2;
 const NETNS: u64 = 8;
 /// A plugin's own codes (CNI spec 1.1.0, "Error").
 const OWN: std::ops::RangeInclusive<u64> = 100..=998;
@@ -227,7 +226,6 @@ fn an_error_speaks_the_version_of_its_configuration() {
 fn values() -> Vec<(&'static str, Value, &'static [u64], &'static [&'static str])> {
     const BAD: &[u64] = &[CONFIGURATION];
     const EITHER: &[u64] = &[CONFIGURATION, UNDECODABLE];
-    const LATER: &[u64] = &[UNSUPPORTED];
     vec![
         ("/name", json!("../web"), BAD, &["name", "../web"]),
         ("/name", json!("a/b"), BAD, &["name", "a/b"]),
@@ -241,9 +239,11 @@ fn values() -> Vec<(&'static str, Value, &'static [u64], &'static [&'static str]
         ("/mtu", json!(70000), BAD, &["mtu", "70000"]),
         ("/mtu", json!("big"), EITHER, &["mtu"]),
         ("/promiscMode", json!(true), BAD, &["promiscMode", "hairpinMode"]),
-        ("/vlan", json!(100), LATER, &["vlan", "100"]),
-        ("/vlanTrunk", json!([{ "id": 100 }]), LATER, &["vlanTrunk"]),
-        ("/macspoofchk", json!(true), LATER, &["macspoofchk"]),
+        ("/vlan", json!(4095), BAD, &["vlan", "4095"]),
+        ("/vlanTrunk", json!([{ "id": 0 }]), BAD, &["vlanTrunk[0].id", "4094"]),
+        ("/vlanTrunk", json!([{ "minID": 20, "maxID": 10 }]), BAD, &["vlanTrunk[0].minID", "20", "10"]),
+        ("/vlanTrunk", json!([{ "id": 5 }, { "minID": 1, "maxID": 9 }]), BAD, &["vlanTrunk[1]", "overlaps 5"]),
+        ("/macspoofchk", json!("yes"), EITHER, &["macspoofchk"]),
         ("/ipMasqBackend", json!("pf"), BAD, &["ipMasqBackend", "pf", "nftables"]),
         ("/ipam/ranges/0/0/subnet", json!("10.20.0.0/33"), EITHER, &["subnet", "10.20.0.0/33"]),
         ("/ipam/ranges/0/0/subnet", json!("10.20.0.300/24"), EITHER, &["subnet", "10.20.0.300/24"]),

@@ -359,8 +359,12 @@ impl<K: Kernel> Engine<K> {
         let (links, others): (Vec<Object>, Vec<Object>) = marked.partition(|object| object.phase() == Phase::Links);
         Error::from_list(self.remove(None, &links).await)?;
         // A bridge that others still use stays, and so does what the firewall knows of it.
-        let left = self.kernel.observe(&links).await?;
-        if !links.iter().any(|link| left.by_key().contains_key(&link.key())) {
+        let stays = self.kernel.observe(&links).await?;
+        let is_of_what_stays = |object: &Object| match object {
+            Object::Nat(NatRule::Member { bridge, .. }) => stays.link(Place::Host, bridge).is_some(),
+            _ => false,
+        };
+        if !others.iter().any(is_of_what_stays) {
             Error::from_list(self.remove(None, &others).await)?;
         }
         self.store.forget_network(network, lock);

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::Result;
-use crate::model::{Name, NatRule, Object, Protocol};
+use crate::model::{Name, NatRule, Object, Protocol, Table};
 
 use super::conntrack::{self, Published};
 use super::nft::Nft;
@@ -45,22 +45,25 @@ impl Firewall {
         Ok(seen.into_iter().map(Object::Nat).collect())
     }
 
-    /// As [`Nft::observe`], but a rule set that is known to be intact is not read.
+    /// As [`Nft::observe`], but the rule set of `inet netcore`, which every published port needs, is not
+    /// read if it is known to be intact.
     fn look(&self, nft: &Nft, wanted: &[&NatRule]) -> Result<Vec<NatRule>> {
         let (rule_set, mut looked_up): (Vec<&NatRule>, Vec<&NatRule>) =
-            wanted.iter().partition(|rule| matches!(rule, NatRule::Ruleset { .. }));
+            wanted.iter().partition(|rule| matches!(rule, NatRule::Ruleset { table: Table::Inet, .. }));
         if rule_set.is_empty() {
             return nft.observe(wanted);
         }
         let (namespace, generation) = (nft.namespace_cookie(), nft.generation()?);
         if self.verified.is_intact_at(namespace, generation) {
             let mut seen = nft.observe(&looked_up)?;
-            seen.push(NatRule::Ruleset { damage: Vec::new() });
+            seen.push(NatRule::Ruleset { table: Table::Inet, damage: Vec::new() });
             return Ok(seen);
         }
         looked_up.extend(rule_set);
         let seen = nft.observe(&looked_up)?;
-        let intact = seen.iter().any(|rule| matches!(rule, NatRule::Ruleset { damage } if damage.is_empty()));
+        let intact = seen
+            .iter()
+            .any(|rule| matches!(rule, NatRule::Ruleset { table: Table::Inet, damage } if damage.is_empty()));
         if intact && nft.generation()? == generation {
             self.verified.found_intact_at(namespace, generation);
         }

@@ -1,4 +1,4 @@
-//! Interfaces: veth pairs born with one end in the sandbox, bridges, and `lo`.
+//! Interfaces: veth pairs born with one end in the sandbox, bridges, VLANs, and `lo`.
 //!
 //! The kernel takes everything about a new interface in one request, but for two things: the
 //! alias, which carries our mark, and whether the far end of a pair is up. Until the alias is
@@ -22,8 +22,9 @@ use super::linux::Linux;
 use super::macvlan;
 use super::rtnl::{Refusal, Rtnl, forgive};
 use super::seen::{self, Seen};
+use super::vlan;
 use crate::error::{Error, Result};
-use crate::model::{InterfaceName, Link, LinkKind, Mac, Object, Place, Port, Veth};
+use crate::model::{Bridge, InterfaceName, Link, LinkKind, Mac, Mark, Object, Place, Port, Veth};
 
 /// The interface group (`IFLA_GROUP`) of an interface of ours that has no alias yet: "netc".
 pub(super) const BIRTH_GROUP: u32 = 0x6e65_7463;
@@ -35,9 +36,9 @@ pub(super) const DEFAULT_GROUP: u32 = 0;
 pub(super) async fn create(kernel: &Linux, link: &Link) -> Result<()> {
     match &link.kind {
         LinkKind::Veth(veth) => create_veth(kernel, link, veth).await,
-        LinkKind::Bridge(_) => create_bridge(kernel, link).await,
+        LinkKind::Bridge(bridge) => create_bridge(kernel, link, bridge).await,
         LinkKind::Macvlan(macvlan) => macvlan::create_macvlan(kernel, link, macvlan).await,
-        LinkKind::Vlan(vlan) => macvlan::create_vlan(kernel, link, vlan).await,
+        LinkKind::Vlan(vlan) => vlan::create(kernel, link, vlan).await,
         LinkKind::Loopback => {
             let rtnl = kernel.required(link.place)?;
             let mut message = of_name(link);
@@ -91,6 +92,13 @@ async fn create_veth(kernel: &Linux, link: &Link, veth: &Veth) -> Result<()> {
     finish.attributes.extend(link.mark.as_ref().map(|mark| LinkAttribute::IfAlias(mark.to_string())));
     finish.attributes.push(LinkAttribute::Group(DEFAULT_GROUP));
     finish.attributes.extend(link.port.as_ref().filter(|port| port.hairpin || port.isolated).map(port_flags));
+    // The port hears what is not for it until then, so nobody must be able to listen yet.
+    if let Some(vlans) = link.port.as_ref().and_then(|port| port.vlans.as_ref())
+        && let Err(error) = vlan::join(&host, link, vlans).await
+    {
+        let _ = host.change(RouteNetlinkMessage::DelLink(of_name(link)), 0).await;
+        return Err(error);
+    }
     let finish = host.change(RouteNetlinkMessage::NewLink(finish), 0);
     if veth.peer_skips_dad {
         netns.run(|| skip_detection(&veth.peer))?;
@@ -105,7 +113,7 @@ async fn create_veth(kernel: &Linux, link: &Link, veth: &Veth) -> Result<()> {
     Ok(())
 }
 
-async fn create_bridge(kernel: &Linux, link: &Link) -> Result<()> {
+async fn create_bridge(kernel: &Linux, link: &Link, bridge: &Bridge) -> Result<()> {
     let rtnl = kernel.required(link.place)?;
     let failed = |refusal: Refusal| refusal.error("create", show(link));
     // A bridge without an address of its own takes the lowest of its ports', and its
@@ -118,9 +126,16 @@ async fn create_bridge(kernel: &Linux, link: &Link) -> Result<()> {
     set_promiscuous(&mut message, &link.kind);
     message.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
     message.attributes.push(LinkAttribute::Group(BIRTH_GROUP));
-    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+    let mut info = vec![LinkInfo::Kind(InfoKind::Bridge)];
+    if bridge.vlan_filtering {
+        info.push(vlan::filtering());
+    }
+    message.attributes.push(LinkAttribute::LinkInfo(info));
     match rtnl.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).await {
-        Err(refusal) if refusal.is(&[Errno::EXIST]) => return share_bridge(&rtnl, link).await,
+        Err(refusal) if refusal.is(&[Errno::EXIST]) => return share(&rtnl, link).await,
+        Err(refusal) if refusal.is(&[Errno::OPNOTSUPP]) && bridge.vlan_filtering => {
+            return Err(vlan::unsupported(link));
+        }
         outcome => outcome.map_err(failed)?,
     }
     // Duplicate address detection would keep the bridge's link-local address, and with it every
@@ -134,22 +149,31 @@ async fn create_bridge(kernel: &Linux, link: &Link) -> Result<()> {
     finish.attributes.extend(link.mtu.map(LinkAttribute::Mtu));
     finish.attributes.extend(link.mark.as_ref().map(|mark| LinkAttribute::IfAlias(mark.to_string())));
     finish.attributes.push(LinkAttribute::Group(DEFAULT_GROUP));
-    if let Err(refusal) = rtnl.change(RouteNetlinkMessage::NewLink(finish), 0).await {
+    let finished = match rtnl.change(RouteNetlinkMessage::NewLink(finish), 0).await {
+        Ok(()) => vlan::reach(&rtnl, link, bridge).await,
+        Err(refusal) => Err(failed(refusal)),
+    };
+    if finished.is_err() {
         let _ = rtnl.change(RouteNetlinkMessage::DelLink(of_name(link)), 0).await;
-        return Err(failed(refusal));
     }
-    Ok(())
+    finished
 }
 
-/// Somebody was faster. If what they made is a bridge, it is used.
-async fn share_bridge(rtnl: &Rtnl, link: &Link) -> Result<()> {
+/// Somebody was faster. If what they made is of the same kind, it is used.
+pub(super) async fn share(rtnl: &Rtnl, link: &Link) -> Result<()> {
     let found = seen::by_name(rtnl, &link.name).await.map_err(|refusal| refusal.error("read", show(link)))?;
     match found {
         Some(found) if found.kind == link.kind.name() => {
             if link.up && !found.up {
                 raise(rtnl, &link.name).await.map_err(|refusal| refusal.error("set up", show(link)))?;
             }
-            Ok(())
+            match &link.kind {
+                LinkKind::Bridge(bridge) => {
+                    let ours = found.group == BIRTH_GROUP || found.alias.as_deref().and_then(Mark::parse).is_some();
+                    vlan::update_bridge(rtnl, link, ours, found.vlan_filtering == Some(true), bridge).await
+                }
+                _ => Ok(()),
+            }
         }
         _ => Err(Error::InterfaceExists { name: link.name.clone(), place: format!("the {}", link.place) }),
     }
@@ -189,6 +213,13 @@ pub(super) async fn update(kernel: &Linux, was: &Link, link: &Link) -> Result<()
         return Ok(());
     }
 
+    if let (LinkKind::Vlan(had), LinkKind::Vlan(want)) = (&was.kind, &link.kind) {
+        vlan::expect(link, had, want)?;
+    }
+    if let (LinkKind::Bridge(had), LinkKind::Bridge(want)) = (&was.kind, &link.kind) {
+        vlan::update_bridge(&rtnl, link, was.mark.is_some(), had.vlan_filtering, want).await?;
+    }
+
     let mut message = of_name(link);
     if was.up != link.up {
         set_up(&mut message, link.up);
@@ -197,8 +228,8 @@ pub(super) async fn update(kernel: &Linux, was: &Link, link: &Link) -> Result<()
         set_promiscuous(&mut message, &link.kind);
     }
     // A bridge that somebody else made is used as it is, but for being up.
-    let is_bridge = matches!(link.kind, LinkKind::Bridge(_));
-    if !is_bridge || was.mark.is_some() {
+    let is_shared = matches!(link.kind, LinkKind::Bridge(_) | LinkKind::Vlan(_));
+    if !is_shared || was.mark.is_some() {
         if link.mtu.is_some() && was.mtu != link.mtu {
             message.attributes.extend(link.mtu.map(LinkAttribute::Mtu));
         }
@@ -206,7 +237,7 @@ pub(super) async fn update(kernel: &Linux, was: &Link, link: &Link) -> Result<()
             message.attributes.extend(link.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
         }
     }
-    if !is_bridge && was.mark != link.mark {
+    if !is_shared && was.mark != link.mark {
         message.attributes.extend(link.mark.as_ref().map(|mark| LinkAttribute::IfAlias(mark.to_string())));
     }
     if let Some(port) = &link.port
@@ -223,6 +254,9 @@ pub(super) async fn update(kernel: &Linux, was: &Link, link: &Link) -> Result<()
         let mut message = of_name(link);
         message.attributes.push(port_flags(port));
         rtnl.change(RouteNetlinkMessage::NewLink(message), 0).await.map_err(failed)?;
+        if let Some(vlans) = &port.vlans {
+            vlan::join(&rtnl, link, vlans).await?;
+        }
     }
     Ok(())
 }
@@ -248,7 +282,7 @@ async fn update_peer(kernel: &Linux, link: &Link, had: &Veth, want: &Veth) -> Re
 }
 
 /// Removes `link` if it is ours; what is gone, what is not ours, and a bridge that still has
-/// ports or a VLAN that still bears links, whosever they are, is a success.
+/// ports or VLANs, or a VLAN that still bears links, whosever they are, is a success.
 pub(super) async fn remove(kernel: &Linux, link: &Link) -> Result<()> {
     let failed = |refusal: Refusal| refusal.error("remove", show(link));
     if matches!(link.kind, LinkKind::Loopback) {
@@ -276,7 +310,7 @@ pub(super) async fn remove(kernel: &Linux, link: &Link) -> Result<()> {
 }
 
 async fn has_ports(rtnl: &Rtnl, bridge: &Seen) -> Result<bool, Refusal> {
-    Ok(seen::all(rtnl).await?.iter().any(|link| link.master == Some(bridge.index)))
+    Ok(seen::all(rtnl).await?.iter().any(|link| link.master == Some(bridge.index) || link.stands_on(bridge)))
 }
 
 /// Whether somebody beside us uses a VLAN link: as a bridge port, or with links of their own on it.
@@ -307,7 +341,7 @@ async fn raise(rtnl: &Rtnl, name: &InterfaceName) -> Result<(), Refusal> {
     rtnl.change(RouteNetlinkMessage::SetLink(message), 0).await
 }
 
-async fn bridge_index(rtnl: &Rtnl, link: &Link, port: &Port) -> Result<u32> {
+pub(super) async fn bridge_index(rtnl: &Rtnl, link: &Link, port: &Port) -> Result<u32> {
     let failed = |refusal: Refusal| refusal.error("find", format!("bridge {} for {}", port.bridge, show(link)));
     match seen::by_name(rtnl, &port.bridge).await.map_err(failed)? {
         Some(bridge) => Ok(bridge.index),

@@ -12,9 +12,7 @@ use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoMacVlan, InfoVlan, LinkAttribute, LinkInfo, LinkMessage, MacVlanMode,
-};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoMacVlan, LinkAttribute, LinkInfo, LinkMessage, MacVlanMode};
 use rustix::io::Errno;
 use tokio::time::{Instant, sleep};
 
@@ -23,7 +21,7 @@ use super::linux::Linux;
 use super::rtnl::{Refusal, Rtnl};
 use super::seen;
 use crate::error::{Error, Result};
-use crate::model::{InterfaceName, Link, Macvlan, MacvlanMode, Place, Vlan};
+use crate::model::{InterfaceName, Link, Macvlan, MacvlanMode, Place};
 
 /// How long the MAC address of a link may stay taken whose namespace has gone: the kernel removes
 /// the links of one a moment later, and tells nobody elsewhere.
@@ -90,50 +88,6 @@ pub(super) async fn create_macvlan(kernel: &Linux, link: &Link, macvlan: &Macvla
         let _ = remove(kernel, link).await;
     }
     outcome
-}
-
-/// Makes `link`, or uses the one that somebody else made meanwhile.
-pub(super) async fn create_vlan(kernel: &Linux, link: &Link, vlan: &Vlan) -> Result<()> {
-    let rtnl = kernel.required(link.place)?;
-    let failed = |refusal: Refusal| refusal.error("create", show(link));
-    let mut message = of_name(link);
-    set_up(&mut message, link.up);
-    message.attributes.push(LinkAttribute::Link(parent_index(&rtnl, link, &vlan.parent).await?));
-    message.attributes.extend(link.mtu.map(LinkAttribute::Mtu));
-    message.attributes.push(LinkAttribute::Group(BIRTH_GROUP));
-    message.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::Kind(InfoKind::Vlan),
-        LinkInfo::Data(InfoData::Vlan(vec![InfoVlan::Id(vlan.id)])),
-    ]));
-    match rtnl.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).await {
-        // One of that name is shared; one of another name that has the VLAN already is not found here.
-        Err(refusal) if refusal.is(&[Errno::EXIST]) => {
-            return match seen::by_name(&rtnl, &link.name).await.map_err(failed)? {
-                Some(_) => Ok(()),
-                None => Err(Error::Conflict {
-                    object: show(link).to_string(),
-                    found: format!("VLAN {} of {} is there under another name", vlan.id, vlan.parent),
-                    way_out: "use that link as the master".to_owned(),
-                }),
-            };
-        }
-        Err(refusal) if refusal.is(&[Errno::OPNOTSUPP]) => {
-            return Err(Error::Unsupported {
-                field: "master".to_owned(),
-                value: link.name.to_string(),
-                way_out: format!(
-                    "there is no such link, and this kernel cannot make it: it lacks 802.1Q (CONFIG_VLAN_8021Q, \
-                     module 8021q); load the module, or make {} in another way",
-                    link.name
-                ),
-            });
-        }
-        outcome => outcome.map_err(failed)?,
-    }
-    let mut finish = of_name(link);
-    finish.attributes.extend(link.mark.as_ref().map(|mark| LinkAttribute::IfAlias(mark.to_string())));
-    finish.attributes.push(LinkAttribute::Group(DEFAULT_GROUP));
-    rtnl.change(RouteNetlinkMessage::NewLink(finish), 0).await.map_err(failed)
 }
 
 /// Gives `link` the mode and the queue it should have; another parent takes another link.

@@ -30,6 +30,7 @@ mod sysctl;
 #[cfg(test)]
 mod tests;
 mod verified;
+mod vlan;
 
 pub use linux::Linux;
 pub use memory::Memory;

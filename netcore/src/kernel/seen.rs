@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use futures::future::try_join_all;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    BridgePortState, InfoBridgePort, InfoData, InfoMacVlan, InfoPortData, InfoVlan, LinkAttribute, LinkExtentMask,
-    LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
+    BridgePortState, InfoBridge, InfoBridgePort, InfoData, InfoMacVlan, InfoPortData, InfoVlan, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
 };
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use rustix::io::Errno;
@@ -16,9 +16,11 @@ use super::link::BIRTH_GROUP;
 use super::linux::Linux;
 use super::macvlan;
 use super::rtnl::{Refusal, Rtnl};
+use super::vlan;
 use crate::error::{Error, Result};
 use crate::model::{
-    Bridge, InterfaceName, Link, LinkKind, Mac, Macvlan, MacvlanMode, Mark, Object, Place, Port, Veth, Vlan,
+    Bridge, InterfaceName, Link, LinkKind, Mac, Macvlan, MacvlanMode, Mark, Object, Place, Port, PortVlans, Veth, Vlan,
+    Vlans,
 };
 
 /// An interface as the kernel reports it.
@@ -34,6 +36,9 @@ pub(super) struct Seen {
     pub(super) mtu: Option<u32>,
     pub(super) up: bool,
     promiscuous: bool,
+    /// Whether the bridge filters by VLAN; `None` where the kernel cannot, and for what is no bridge.
+    pub(super) vlan_filtering: Option<bool>,
+    vlan_id: Option<u16>,
     /// The bridge it is a port of, by index.
     pub(super) master: Option<u32>,
     hairpin: bool,
@@ -43,8 +48,6 @@ pub(super) struct Seen {
     /// How a macvlan link is one.
     macvlan_mode: Option<MacvlanMode>,
     bc_queue_len: Option<u32>,
-    /// The VLAN a VLAN link is for.
-    vlan: Option<u16>,
     /// The other end of a pair or the link below (`IFLA_LINK`), an index in the namespace it is in.
     peer: Option<u32>,
     /// The namespace that one is in (`IFLA_LINK_NETNSID`), if not the same.
@@ -82,7 +85,11 @@ impl Seen {
 
     fn plain_kind(&self) -> LinkKind {
         match self.kind.as_str() {
-            "bridge" => LinkKind::Bridge(Bridge { promiscuous: self.promiscuous }),
+            "bridge" => LinkKind::Bridge(Bridge {
+                promiscuous: self.promiscuous,
+                vlan_filtering: self.vlan_filtering == Some(true),
+                vlans: Vec::new(),
+            }),
             "loopback" => LinkKind::Loopback,
             other => LinkKind::Other { name: other.to_owned() },
         }
@@ -132,8 +139,14 @@ impl Seen {
                     }
                 }
             }
+            LinkInfo::Data(InfoData::Bridge(facts)) => {
+                self.vlan_filtering = facts.iter().find_map(|fact| match fact {
+                    InfoBridge::VlanFiltering(on) => Some(*on),
+                    _ => None,
+                });
+            }
             LinkInfo::Data(InfoData::Vlan(facts)) => {
-                self.vlan = facts.iter().find_map(|fact| match fact {
+                self.vlan_id = facts.iter().find_map(|fact| match fact {
                     InfoVlan::Id(id) => Some(*id),
                     _ => None,
                 });
@@ -213,7 +226,11 @@ pub(super) fn from_answer(answer: &RouteNetlinkMessage) -> Option<Seen> {
 
 /// The interfaces that were looked at for one observation, by place and name.
 #[derive(Debug, Default)]
-pub(super) struct Interfaces(HashMap<(Place, InterfaceName), Seen>);
+pub(super) struct Interfaces {
+    seen: HashMap<(Place, InterfaceName), Seen>,
+    /// The VLANs of bridges and their ports on the host, by index; looked at if they matter.
+    vlans: HashMap<u32, Vec<Vlans>>,
+}
 
 impl Interfaces {
     /// Looks at every interface that `wanted` names: all at once.
@@ -228,6 +245,9 @@ impl Interfaces {
                     names.extend(births.iter().filter(|(of, _)| *of == link).map(|(_, name)| (link.place, name)));
                     if let LinkKind::Veth(veth) = &link.kind {
                         names.push((Place::Sandbox, &veth.peer));
+                    }
+                    if let LinkKind::Vlan(vlan) = &link.kind {
+                        names.push((link.place, &vlan.parent));
                     }
                     names.extend(link.port.as_ref().map(|port| (link.place, &port.bridge)));
                     names.extend(below.iter().filter(|(of, ..)| *of == link).map(|(_, place, name)| (*place, name)));
@@ -245,18 +265,20 @@ impl Interfaces {
             let seen = seen.map_err(|refusal| refusal.error("read", format_args!("link {name} ({place})")))?;
             Ok(seen.map(|seen| ((place, name.clone()), seen)))
         });
-        Ok(Self(try_join_all(look).await?.into_iter().flatten().collect()))
+        let seen = try_join_all(look).await?.into_iter().flatten().collect();
+        let vlans = if wanted.iter().any(vlan::matters) { vlan::all(kernel).await? } else { HashMap::new() };
+        Ok(Self { seen, vlans })
     }
 
     /// The interface `name` in `place`, if it is there and was looked at.
     pub(super) fn get(&self, place: Place, name: &InterfaceName) -> Option<&Seen> {
         // An alternative name finds the interface too, but is not its name.
-        self.0.get(&(place, name.clone())).filter(|seen| seen.name == name.as_str())
+        self.seen.get(&(place, name.clone())).filter(|seen| seen.name == name.as_str())
     }
 
     /// The name of the interface with the index `index`.
     pub(super) async fn name_of(&self, kernel: &Linux, place: Place, index: u32) -> Result<InterfaceName> {
-        if let Some(seen) = self.0.iter().find(|((at, _), seen)| *at == place && seen.index == index) {
+        if let Some(seen) = self.seen.iter().find(|((at, _), seen)| *at == place && seen.index == index) {
             return Ok(seen.1.name());
         }
         let Some(rtnl) = kernel.at(place)? else { return Ok(unknown()) };
@@ -282,6 +304,10 @@ pub(super) async fn link(kernel: &Linux, interfaces: &Interfaces, wanted: &Link)
                 bridge: interfaces.name_of(kernel, wanted.place, master).await?,
                 hairpin: found.hairpin,
                 isolated: found.isolated,
+                vlans: interfaces
+                    .vlans
+                    .get(&found.index)
+                    .map(|members| PortVlans { members: members.clone(), only: true }),
             }),
             None => None,
         };
@@ -291,7 +317,13 @@ pub(super) async fn link(kernel: &Linux, interfaces: &Interfaces, wanted: &Link)
                 peer = other_end(kernel, interfaces, found, veth).await?;
                 LinkKind::Veth(Veth { peer_skips_dad: veth.peer_skips_dad, ..describe_peer(peer.as_ref()) })
             }
-            _ => found.plain_kind(),
+            _ => match found.plain_kind() {
+                LinkKind::Bridge(bridge) => {
+                    let vlans = interfaces.vlans.get(&found.index).cloned().unwrap_or_default();
+                    LinkKind::Bridge(Bridge { vlans, ..bridge })
+                }
+                other => other,
+            },
         };
         let mut seen = Link { name: wanted.name.clone(), ..found.describe(wanted.place, kind, port) };
         if found.group == BIRTH_GROUP && seen.mark.is_none() {
@@ -346,7 +378,7 @@ pub(super) async fn parents(kernel: &Linux, interfaces: &Interfaces, wanted: &[&
             let port = match found.master {
                 Some(master) => {
                     let bridge = interfaces.name_of(kernel, place, master).await?;
-                    Some(Port { bridge, hairpin: found.hairpin, isolated: found.isolated })
+                    Some(Port { bridge, hairpin: found.hairpin, isolated: found.isolated, vlans: None })
                 }
                 None => None,
             };
@@ -366,7 +398,7 @@ async fn on_another(kernel: &Linux, interfaces: &Interfaces, place: Place, found
         Some(index) => interfaces.name_of(kernel, below, index).await?,
         None => unknown(),
     };
-    Ok(match (found.kind.as_str(), found.macvlan_mode, found.vlan) {
+    Ok(match (found.kind.as_str(), found.macvlan_mode, found.vlan_id) {
         ("macvlan", Some(mode), _) => {
             LinkKind::Macvlan(Macvlan { parent, parent_place: below, mode, bc_queue_len: found.bc_queue_len })
         }

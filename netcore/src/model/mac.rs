@@ -29,6 +29,14 @@ impl Mac {
         Self([0x0a, 0x58, tail[0], tail[1], tail[2], tail[3]])
     }
 
+    /// The address of an interface that has no IP address to take one after: `0a:58` and four
+    /// bytes of a hash of `identity`.
+    #[must_use]
+    pub fn for_identity(identity: &str) -> Self {
+        let tail = (super::fingerprint(identity.as_bytes()) as u32).to_be_bytes();
+        Self([0x0a, 0x58, tail[0], tail[1], tail[2], tail[3]])
+    }
+
     /// Whether a single interface can have this address: not multicast, not all zero.
     #[must_use]
     pub fn is_unicast(self) -> bool {

@@ -3,6 +3,7 @@
 //! kinds). Nothing here reads or writes anything; every other room builds on these values.
 
 mod attachment;
+mod guard;
 mod ipam;
 mod lease;
 mod listener;
@@ -14,8 +15,10 @@ mod network;
 mod object;
 mod owner;
 mod section;
+pub mod vlan;
 
 pub use attachment::{Attachment, PortMapping, Protocol};
+pub use guard::{Check, Source, Table, link_local};
 pub use ipam::{Delegated, HostLocal, IpamConfig, Range, Static, StaticAddress};
 pub use lease::{Dns, Lease, LeasedAddress, RouteSpec};
 pub use listener::{Listener, Process};
@@ -23,11 +26,12 @@ pub use mac::{InvalidMac, Mac};
 pub use macvlan::{InvalidMacvlanMode, Macvlan, MacvlanConfig, MacvlanMode, Vlan};
 pub use name::{InterfaceName, InvalidName, Name};
 pub use namespace::{Binding, InvalidTarget, NamespaceId, SharedNamespace, Target};
-pub use network::{BridgeConfig, ContainerConfig, HostConfig, Mode, Network, NoneConfig};
+pub use network::{BridgeConfig, ContainerConfig, HostConfig, Mode, Network, NoneConfig, VlanTrunk};
 pub use object::{
     Address, Bridge, Key, Link, LinkKind, NatRule, Object, Phase, Place, Port, Rivals, Route, State, Sysctl, Veth,
 };
 pub use owner::{AttachmentId, Mark};
+pub use vlan::{PortVlans, Vlans};
 
 /// A 64-bit FNV-1a hash: names and addresses that must come out the same in every process and
 /// every release are derived from it, so it may never change.

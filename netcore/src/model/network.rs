@@ -107,6 +107,19 @@ pub struct BridgeConfig {
     pub promisc_mode: bool,
     /// Containers of the bridge cannot reach one another, only the host and beyond.
     pub port_isolation: bool,
+    /// The VLAN the containers are in, and the gateway with them; 0 for none.
+    pub vlan: u16,
+    /// VLANs that containers send and get with their tags. Excludes `vlan`.
+    pub vlan_trunk: Vec<VlanTrunk>,
+    /// Containers in `vlan` or `vlan_trunk` stay in the VLAN the bridge gives every port as well;
+    /// they do when absent.
+    pub preserve_default_vlan: Option<bool>,
+    /// A container may send only from its own MAC address.
+    #[serde(rename = "macspoofchk")]
+    pub mac_spoof_check: bool,
+    /// A container may send only from its own IP addresses, ARP and neighbour discovery included.
+    #[serde(rename = "ipspoofchk")]
+    pub ip_spoof_check: bool,
     /// The container's interface is left down, without addresses.
     pub disable_container_interface: bool,
     /// IPv6 addresses go through duplicate address detection (RFC 4862).
@@ -130,6 +143,21 @@ impl BridgeConfig {
     pub fn bridge(&self) -> InterfaceName {
         self.bridge.clone().unwrap_or_else(InterfaceName::default_bridge)
     }
+}
+
+/// Some VLANs of a trunk: one, or all from one to another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VlanTrunk {
+    /// A single one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<u16>,
+    /// The first of several.
+    #[serde(rename = "minID", skip_serializing_if = "Option::is_none")]
+    pub min_id: Option<u16>,
+    /// The last of several.
+    #[serde(rename = "maxID", skip_serializing_if = "Option::is_none")]
+    pub max_id: Option<u16>,
 }
 
 /// The settings of `none`: there are none.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::{Binding, InterfaceName, Mac, Macvlan, Mark, Protocol, Vlan};
+use super::{Binding, Check, InterfaceName, Mac, Macvlan, Mark, PortVlans, Protocol, Source, Table, Vlan, Vlans};
 
 /// Which of the two network namespaces an object lives in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -72,8 +72,8 @@ pub enum Key {
     Route(Place, InterfaceName, IpNetwork, u32, u32),
     /// A setting, by its dotted name.
     Sysctl(Place, String),
-    /// The table with its chains, rules and empty sets.
-    Ruleset,
+    /// A table with its chains, rules and empty sets.
+    Ruleset(Table),
     /// An element of the set of our bridges.
     Member(InterfaceName),
     /// An element of the set of hairpin subnets.
@@ -82,6 +82,10 @@ pub enum Key {
     Masquerade(IpAddr),
     /// A published port: the host address, if one, the family, protocol and port.
     Publish(Option<IpAddr>, bool, Protocol, u16),
+    /// An element of the set of ports of which something is checked.
+    Guard(InterfaceName, Check),
+    /// A source that is let pass at a checked port.
+    Source(InterfaceName, Source),
 }
 
 impl Object {
@@ -100,13 +104,15 @@ impl Object {
                 route.effective_metric(),
             ),
             Self::Sysctl(sysctl) => Key::Sysctl(sysctl.place, sysctl.name.clone()),
-            Self::Nat(NatRule::Ruleset { .. }) => Key::Ruleset,
+            Self::Nat(NatRule::Ruleset { table, .. }) => Key::Ruleset(*table),
             Self::Nat(NatRule::Member { bridge, .. }) => Key::Member(bridge.clone()),
             Self::Nat(NatRule::Hairpin { subnet, .. }) => Key::Hairpin(*subnet),
             Self::Nat(NatRule::Masquerade { source, .. }) => Key::Masquerade(*source),
             Self::Nat(NatRule::Publish { host_address, protocol, host_port, to, .. }) => {
                 Key::Publish(*host_address, to.is_ipv6(), *protocol, *host_port)
             }
+            Self::Nat(NatRule::Guard { port, check, .. }) => Key::Guard(port.clone(), *check),
+            Self::Nat(NatRule::Source { port, source, .. }) => Key::Source(port.clone(), *source),
         }
     }
 
@@ -182,7 +188,7 @@ pub enum LinkKind {
     Bridge(Bridge),
     /// A link with a MAC address of its own on another one.
     Macvlan(Macvlan),
-    /// The frames of one VLAN on another link.
+    /// One VLAN of another link (802.1Q).
     Vlan(Vlan),
     /// `lo`.
     Loopback,
@@ -218,6 +224,12 @@ pub struct Bridge {
     /// Promiscuous mode (`IFF_PROMISC`); either when `false`.
     #[serde(default)]
     pub promiscuous: bool,
+    /// Ports hear only the VLANs they are in (`IFLA_BR_VLAN_FILTERING`); either when `false`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub vlan_filtering: bool,
+    /// VLANs that the host itself is in by the bridge; it may be in others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vlans: Vec<Vlans>,
 }
 
 /// How a link is a port of a bridge (`IFLA_BRPORT_*`, linux/if_link.h).
@@ -231,6 +243,9 @@ pub struct Port {
     /// No frames to or from other isolated ports (`IFLA_BRPORT_ISOLATED`).
     #[serde(default)]
     pub isolated: bool,
+    /// The VLANs it is in; those the bridge gives it when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlans: Option<PortVlans>,
 }
 
 /// An address on an interface.
@@ -330,8 +345,11 @@ pub struct Sysctl {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "nat", rename_all = "lowercase")]
 pub enum NatRule {
-    /// The table with its chains, rules and empty sets.
+    /// A table with its chains, rules and empty sets.
     Ruleset {
+        /// Which of the two.
+        #[serde(default, skip_serializing_if = "Table::is_inet")]
+        table: Table,
         /// What is missing or altered of it; empty when wanted, and when intact.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         damage: Vec<String>,
@@ -373,6 +391,24 @@ pub enum NatRule {
         /// Whose it is.
         mark: Mark,
     },
+    /// What this bridge port sends is dropped, unless it comes from a source that is let pass.
+    Guard {
+        /// The port.
+        port: InterfaceName,
+        /// What is looked at.
+        check: Check,
+        /// Whose it is.
+        mark: Mark,
+    },
+    /// This bridge port may send from there.
+    Source {
+        /// The port.
+        port: InterfaceName,
+        /// What is let pass.
+        source: Source,
+        /// Whose it is.
+        mark: Mark,
+    },
 }
 
 impl NatRule {
@@ -384,7 +420,9 @@ impl NatRule {
             Self::Member { mark, .. }
             | Self::Hairpin { mark, .. }
             | Self::Masquerade { mark, .. }
-            | Self::Publish { mark, .. } => Some(mark),
+            | Self::Publish { mark, .. }
+            | Self::Guard { mark, .. }
+            | Self::Source { mark, .. } => Some(mark),
         }
     }
 }
@@ -430,6 +468,9 @@ impl fmt::Display for Object {
             Self::Link(Link { place, name, kind: LinkKind::Macvlan(macvlan), .. }) => {
                 write!(f, "link {name} ({place}) on {}", macvlan.parent)
             }
+            Self::Link(Link { name, kind: LinkKind::Vlan(vlan), .. }) => {
+                write!(f, "VLAN {} of {} as {name}", vlan.id, vlan.parent)
+            }
             Self::Link(Link { place, name, .. }) => write!(f, "link {name} ({place})"),
             Self::Address(Address { place, link, address, .. }) => write!(f, "address {address} on {link} ({place})"),
             Self::Route(route) => {
@@ -448,7 +489,7 @@ impl fmt::Display for Object {
 impl fmt::Display for NatRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Ruleset { .. } => f.write_str("firewall table inet netcore"),
+            Self::Ruleset { table, .. } => write!(f, "firewall table {table}"),
             Self::Member { bridge, .. } => write!(f, "firewall member {bridge}"),
             Self::Hairpin { subnet, .. } => write!(f, "hairpin {subnet}"),
             Self::Masquerade { source, .. } => write!(f, "masquerade {source}"),
@@ -460,6 +501,8 @@ impl fmt::Display for NatRule {
                     write!(f, "{host_port}/{protocol} → {to}")
                 }
             }
+            Self::Guard { port, check, .. } => write!(f, "{check} check of {port}"),
+            Self::Source { port, source, .. } => write!(f, "source {source} of {port}"),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Link, LinkKind, Mark, NatRule, Object, Route, State};
+use crate::model::{Link, LinkKind, Mark, NatRule, Object, Route, State, vlan};
 
 /// One wanted object that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,8 +148,16 @@ fn link(found: &mut Found, wanted: &Link, seen: &Link) {
             found.note_if_wanted("peer MTU", &wanted.peer_mtu, &seen.peer_mtu);
             found.note("peer state", up_or_down(wanted.peer_up), up_or_down(seen.peer_up));
         }
-        (LinkKind::Bridge(wanted), LinkKind::Bridge(seen)) if wanted.promiscuous => {
-            found.note("promiscuous mode", on_or_off(wanted.promiscuous), on_or_off(seen.promiscuous));
+        (LinkKind::Bridge(wanted), LinkKind::Bridge(seen)) => {
+            if wanted.promiscuous {
+                found.note("promiscuous mode", on_or_off(wanted.promiscuous), on_or_off(seen.promiscuous));
+            }
+            if wanted.vlan_filtering {
+                found.note("VLAN filtering", on_or_off(wanted.vlan_filtering), on_or_off(seen.vlan_filtering));
+            }
+            if !wanted.vlans.iter().all(|vlans| vlans.is_among(&seen.vlans)) {
+                found.note("VLANs", &vlan::list(&wanted.vlans), &vlan::list(&seen.vlans));
+            }
         }
         (LinkKind::Macvlan(wanted), LinkKind::Macvlan(seen)) => {
             found.note("master", &wanted.parent, &seen.parent);
@@ -162,8 +170,8 @@ fn link(found: &mut Found, wanted: &Link, seen: &Link) {
         }
         _ => {}
     }
-    // A bridge that somebody else made stays theirs: it is used without our mark.
-    if !matches!(wanted.kind, LinkKind::Bridge(_)) {
+    // A bridge or VLAN that somebody else made stays theirs: it is used without our mark.
+    if !matches!(wanted.kind, LinkKind::Bridge(_) | LinkKind::Vlan(_)) {
         found.note_if_wanted("alias", &wanted.mark, &seen.mark);
     }
     found.note_if_wanted("MAC", &wanted.mac, &seen.mac);
@@ -175,6 +183,10 @@ fn link(found: &mut Found, wanted: &Link, seen: &Link) {
         if let Some(seen) = &seen.port {
             found.note("hairpin", on_or_off(port.hairpin), on_or_off(seen.hairpin));
             found.note("isolated", on_or_off(port.isolated), on_or_off(seen.isolated));
+            let members = seen.vlans.as_ref().map_or(&[][..], |vlans| &vlans.members);
+            if let Some(vlans) = port.vlans.as_ref().filter(|vlans| !vlans.agrees_with(members)) {
+                found.note("VLANs", &vlan::list(&vlans.members), &vlan::list(members));
+            }
         }
     }
 }
@@ -187,7 +199,7 @@ fn route(found: &mut Found, wanted: &Route, seen: &Route) {
 }
 
 fn nat(found: &mut Found, wanted: &NatRule, seen: &NatRule) {
-    if let NatRule::Ruleset { damage } = seen {
+    if let NatRule::Ruleset { damage, .. } = seen {
         let state = if damage.is_empty() { "intact".to_owned() } else { damage.join(", ") };
         found.note("rules", "intact", &state);
     }

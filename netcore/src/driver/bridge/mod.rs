@@ -2,6 +2,8 @@
 //! bridge, masquerade for what leaves the host, and published ports.
 
 mod builder;
+mod guard;
+mod vlan;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,8 +16,8 @@ use super::Desired;
 use super::inside::{self, subnet};
 use crate::error::{Error, Result};
 use crate::model::{
-    Address, Attachment, Bridge, BridgeConfig, Lease, Link, LinkKind, Mark, NatRule, Network, Object, Place, Port,
-    PortMapping, Rivals, RouteSpec, Sysctl, Veth,
+    Address, Attachment, Bridge, BridgeConfig, Lease, Link, LinkKind, Mac, Mark, NatRule, Network, Object, Place, Port,
+    PortMapping, Rivals, RouteSpec, Sysctl, Table, Veth,
 };
 
 pub(super) fn validate(config: &BridgeConfig, network: &Network) -> Result<()> {
@@ -33,6 +35,8 @@ pub(super) fn validate(config: &BridgeConfig, network: &Network) -> Result<()> {
     if config.mtu != 0 && !(68..=65535).contains(&config.mtu) {
         return Err(Error::invalid("mtu", config.mtu, "0 or a number of bytes from 68 to 65535"));
     }
+    vlan::validate(config)?;
+    guard::validate(config, network)?;
     match config.ip_masq_backend.as_deref() {
         None | Some("" | "nftables" | "iptables") => Ok(()),
         Some(other) => Err(Error::invalid("ipMasqBackend", format!("{other:?}"), "\"nftables\" or \"iptables\"")),
@@ -79,25 +83,26 @@ struct Wish<'a> {
 }
 
 impl Wish<'_> {
-    /// The bridge, its gateway addresses, forwarding, and what the firewall knows of the network.
+    /// The bridge, its VLAN, the gateway addresses, forwarding, and what the firewall knows of the network.
     fn shared(&self) -> Vec<Object> {
-        let bridge = self.config.bridge();
+        let gateway = vlan::gateway(self.config);
         let mark = Mark::of_network(&self.network.name);
         let mut objects = vec![Object::Link(Link {
             place: Place::Host,
-            name: bridge.clone(),
-            kind: LinkKind::Bridge(Bridge { promiscuous: self.config.promisc_mode }),
+            name: self.config.bridge(),
+            kind: LinkKind::Bridge(vlan::bridge(self.config)),
             mark: Some(mark.clone()),
             mac: None,
             mtu: None,
             up: true,
             port: None,
         })];
+        objects.extend(vlan::gateway_link(self.config, &mark));
         if self.config.is_gateway() {
             objects.extend(self.gateways().map(|address| {
                 Object::Address(Address {
                     place: Place::Host,
-                    link: bridge.clone(),
+                    link: gateway.clone(),
                     address,
                     dad: false,
                     rivals: if self.config.force_address { Rivals::Replace } else { Rivals::Refuse },
@@ -106,14 +111,15 @@ impl Wish<'_> {
             objects.extend(self.forwarding());
         }
         if self.needs_firewall() {
-            objects.push(Object::Nat(NatRule::Ruleset { damage: Vec::new() }));
-            objects.push(Object::Nat(NatRule::Member { bridge, mark: mark.clone() }));
+            objects.push(Object::Nat(NatRule::Ruleset { table: Table::Inet, damage: Vec::new() }));
+            objects.push(Object::Nat(NatRule::Member { bridge: gateway, mark: mark.clone() }));
             let mut subnets: Vec<IpNetwork> =
                 self.lease.addresses.iter().map(|leased| subnet(leased.address)).collect();
             subnets.dedup();
             objects
                 .extend(subnets.into_iter().map(|subnet| Object::Nat(NatRule::Hairpin { subnet, mark: mark.clone() })));
         }
+        objects.extend(guard::is_wanted(self.config).then(guard::ruleset));
         objects
     }
 
@@ -124,12 +130,14 @@ impl Wish<'_> {
         let id = &self.attachment.id;
         let mark = id.mark(&self.network.name);
         let mtu = (config.mtu != 0).then_some(config.mtu);
+        let mac = self.mac();
+        let host_interface = id.host_interface(&self.network.name);
         let mut objects = vec![Object::Link(Link {
             place: Place::Host,
-            name: id.host_interface(&self.network.name),
+            name: host_interface.clone(),
             kind: LinkKind::Veth(Veth {
                 peer: id.interface.clone(),
-                peer_mac: inside::mac(self.network, self.attachment, config.mac, self.lease),
+                peer_mac: mac,
                 peer_mtu: mtu,
                 peer_up: !config.disable_container_interface,
                 peer_skips_dad: self.has(true) && !config.enable_dad,
@@ -143,6 +151,7 @@ impl Wish<'_> {
                 // A container that publishes a port must be able to reach it through the host.
                 hairpin: config.hairpin_mode || (!published.is_empty() && !config.promisc_mode),
                 isolated: config.port_isolation,
+                vlans: vlan::of_port(config),
             }),
         })];
         objects.extend(inside::addresses(self.attachment, self.lease, config.enable_dad));
@@ -156,14 +165,25 @@ impl Wish<'_> {
             );
         }
         objects.extend(published);
+        if let Some(mac) = mac.filter(|_| guard::is_wanted(config)) {
+            objects.extend(guard::of_port(config, &host_interface, mac, self.lease, &mark));
+        }
         objects
+    }
+
+    /// The container's MAC address; the kernel's choice if `None`, which it is not where frames
+    /// from any other are dropped.
+    fn mac(&self) -> Option<Mac> {
+        let checked = || Mac::for_identity(self.attachment.id.mark(&self.network.name).as_str());
+        let wished = inside::mac(self.network, self.attachment, self.config.mac, self.lease);
+        wished.or_else(|| guard::is_wanted(self.config).then(checked))
     }
 
     fn needs_firewall(&self) -> bool {
         !self.lease.addresses.is_empty() && (self.config.ip_masq || !self.attachment.publish.is_empty())
     }
 
-    /// The addresses the bridge carries: each lease's gateway, with the prefix length of its
+    /// The addresses the gateway's link carries: each lease's gateway, with the prefix length of its
     /// subnet.
     fn gateways(&self) -> impl Iterator<Item = IpNetwork> {
         self.lease.addresses.iter().filter_map(|leased| IpNetwork::new(leased.gateway?, leased.address.prefix()).ok())
@@ -181,7 +201,10 @@ impl Wish<'_> {
             switches.push(on("net/ipv4/ip_forward".to_owned()));
             if self.attachment.publish.iter().any(PortMapping::reaches_ipv4_loopback) {
                 // Lets 127.0.0.1 leave by the bridge; our table keeps it from arriving by a wire.
-                switches.push(on(format!("net/ipv4/conf/{}/route_localnet", self.config.bridge())));
+                // What comes back by a VLAN is routed as if it came by the bridge, with br_netfilter.
+                let mut ways = vec![vlan::gateway(self.config), self.config.bridge()];
+                ways.dedup();
+                switches.extend(ways.iter().map(|way| on(format!("net/ipv4/conf/{way}/route_localnet"))));
             }
         }
         if self.has(true) {

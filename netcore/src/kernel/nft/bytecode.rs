@@ -91,6 +91,10 @@ impl Program {
             }
             Action::Return => self.verdict(libc::NFT_RETURN, None),
             Action::Drop => self.verdict(libc::NF_DROP, None),
+            Action::CountAndDrop => {
+                self.push(c"counter", vec![]);
+                self.verdict(libc::NF_DROP, None);
+            }
         }
     }
 
@@ -101,11 +105,18 @@ impl Program {
             Read::Protocol => self.meta(libc::NFT_META_L4PROTO, word),
             Read::ComesBy => self.meta(libc::NFT_META_IIFNAME, word),
             Read::LeavesBy => self.meta(libc::NFT_META_OIFNAME, word),
+            Read::FrameProtocol => self.meta(libc::NFT_META_PROTOCOL, word),
             Read::Ipv4Source
             | Read::Ipv4Destination
             | Read::Ipv6Source
             | Read::Ipv6Destination
-            | Read::DestinationPort => self.payload(read, read.bytes(), word),
+            | Read::DestinationPort
+            | Read::MacSource
+            | Read::ArpSenderMac
+            | Read::ArpSender
+            | Read::ArpTarget
+            | Read::Icmp6Type
+            | Read::NeighbourTarget => self.payload(read, read.bytes(), word),
             Read::DestinationType => self.push(
                 c"fib",
                 vec![
@@ -126,12 +137,17 @@ impl Program {
     }
 
     fn payload(&mut self, read: Read, bytes: usize, word: usize) {
-        // Offsets as in RFC 791, RFC 8200, and for ports RFC 9293, 768 and 9260 alike.
+        // Offsets as in RFC 791, RFC 8200, for ports RFC 9293, 768 and 9260 alike, RFC 826 on Ethernet
+        // and RFC 4861.
         let (base, offset) = match read {
             Read::Ipv4Source => (libc::NFT_PAYLOAD_NETWORK_HEADER, 12),
             Read::Ipv4Destination => (libc::NFT_PAYLOAD_NETWORK_HEADER, 16),
-            Read::Ipv6Source => (libc::NFT_PAYLOAD_NETWORK_HEADER, 8),
-            Read::Ipv6Destination => (libc::NFT_PAYLOAD_NETWORK_HEADER, 24),
+            Read::Ipv6Source | Read::ArpSenderMac => (libc::NFT_PAYLOAD_NETWORK_HEADER, 8),
+            Read::Ipv6Destination | Read::ArpTarget => (libc::NFT_PAYLOAD_NETWORK_HEADER, 24),
+            Read::MacSource => (libc::NFT_PAYLOAD_LL_HEADER, 6),
+            Read::ArpSender => (libc::NFT_PAYLOAD_NETWORK_HEADER, 14),
+            Read::Icmp6Type => (libc::NFT_PAYLOAD_TRANSPORT_HEADER, 0),
+            Read::NeighbourTarget => (libc::NFT_PAYLOAD_TRANSPORT_HEADER, 8),
             _ => (libc::NFT_PAYLOAD_TRANSPORT_HEADER, 2),
         };
         self.push(
@@ -216,10 +232,16 @@ impl Program {
 impl Read {
     fn bytes(self) -> usize {
         match self {
-            Self::Family | Self::Protocol => 1,
-            Self::DestinationPort => 2,
-            Self::Ipv4Source | Self::Ipv4Destination | Self::DestinationType | Self::ConnectionStatus => 4,
-            Self::Ipv6Source | Self::Ipv6Destination | Self::ComesBy | Self::LeavesBy => 16,
+            Self::Family | Self::Protocol | Self::Icmp6Type => 1,
+            Self::DestinationPort | Self::FrameProtocol => 2,
+            Self::Ipv4Source
+            | Self::Ipv4Destination
+            | Self::ArpSender
+            | Self::ArpTarget
+            | Self::DestinationType
+            | Self::ConnectionStatus => 4,
+            Self::MacSource | Self::ArpSenderMac => 6,
+            Self::Ipv6Source | Self::Ipv6Destination | Self::NeighbourTarget | Self::ComesBy | Self::LeavesBy => 16,
         }
     }
 }
@@ -235,6 +257,8 @@ impl Instruction {
         self.operands.retain(|(operand, said)| {
             !match (self.name.to_bytes(), *operand) {
                 (b"lookup", sys::NFTNL_EXPR_LOOKUP_FLAGS) | (b"bitwise", sys::NFTNL_EXPR_BITWISE_OP) => only(said, 0),
+                // What was counted is not what the rule does.
+                (b"counter", _) => true,
                 // A range of one.
                 (b"nat", sys::NFTNL_EXPR_NAT_REG_ADDR_MAX) => value(sys::NFTNL_EXPR_NAT_REG_ADDR_MIN) == Some(said),
                 (b"nat", sys::NFTNL_EXPR_NAT_REG_PROTO_MAX) => value(sys::NFTNL_EXPR_NAT_REG_PROTO_MIN) == Some(said),

@@ -10,9 +10,9 @@ use super::element::{self, Element};
 use super::socket::{ATTEMPTS, Messages, Outcome, Refused};
 use super::survey::{self, Survey};
 use super::sys::ElementMessage;
-use super::{Nft, TABLE_NAME};
+use super::{Nft, TABLE_NAME, tables};
 use crate::error::{Error, Result};
-use crate::model::{Mark, NatRule};
+use crate::model::{Mark, NatRule, Table};
 
 /// An element to be added, and the rule that needs it.
 struct Addition<'a> {
@@ -38,21 +38,21 @@ impl Nft {
     /// also when the table is not there. [`Error::Busy`] when others kept changing the firewall.
     pub fn create(&self, rules: &[&NatRule]) -> Result<()> {
         let additions = additions(rules)?;
-        let with_ruleset = rules.iter().any(|rule| matches!(rule, NatRule::Ruleset { .. }));
+        let tables = tables(rules);
         // The kernel tells what is in the way: only then it is looked at, and worked around.
         let mut settle = false;
         for _ in 0..ATTEMPTS {
             let mut changes = Changes { messages: Messages::new(), rules: Vec::new() };
-            let generation = if with_ruleset || settle { Some(self.generation()?) } else { None };
+            let generation = if !tables.is_empty() || settle { Some(self.generation()?) } else { None };
             let mut depends_on_what_was_read = settle;
-            if with_ruleset {
-                let survey = Survey::take(&self.socket)?;
+            for table in &tables {
+                let survey = Survey::take(&self.socket, *table)?;
                 if survey.as_ref().is_none_or(|survey| !survey.damage().is_empty()) {
-                    survey::repair(survey.as_ref(), &mut changes.messages);
+                    survey::repair(*table, survey.as_ref(), &mut changes.messages);
                     depends_on_what_was_read = true;
                 }
-                changes.rules.resize(changes.messages.len(), None);
             }
+            changes.rules.resize(changes.messages.len(), None);
             if settle {
                 self.settle(&additions, &mut changes)?;
             } else {
@@ -125,6 +125,16 @@ impl Nft {
     ) -> Result<Error> {
         let Some((place, refused)) = refused.into_iter().next() else { return Ok(super::garbled()) };
         let Some(rule) = changes.rules.get(place).copied().flatten() else {
+            // No family of that number, or no chains for it.
+            let unknown = [libc::EAFNOSUPPORT, libc::EOPNOTSUPP, libc::ENOENT].into_iter().any(|code| refused.is(code));
+            if unknown && additions.iter().any(|addition| addition.element.set.table == Table::Bridge) {
+                return Ok(Error::Unsupported {
+                    field: "macspoofchk, ipspoofchk".to_owned(),
+                    value: "checking what a bridge port sends".to_owned(),
+                    way_out: "this kernel has no nf_tables for bridges (CONFIG_NF_TABLES_BRIDGE); leave them out"
+                        .to_owned(),
+                });
+            }
             return Ok(refused.into_error("create", TABLE_NAME));
         };
         Ok(match rule {
@@ -158,7 +168,7 @@ fn additions<'a>(rules: &[&'a NatRule]) -> Result<Vec<Addition<'a>>> {
     let mut additions = Vec::new();
     for rule in rules {
         for element in Element::of(rule)?.into_iter().chain(element::claim(rule)) {
-            if seen.insert((element.set.name, element.raw.clone())) {
+            if seen.insert((element.set.table, element.set.name, element.raw.clone())) {
                 additions.push(Addition { rule, element });
             }
         }
@@ -193,7 +203,7 @@ impl<'a> Changes<'a> {
         if verb == libc::NFT_MSG_DELSETELEM {
             raw = raw.only_key();
         }
-        self.messages.add(verb, flags, &ElementMessage::new(addition.element.set.name, &raw));
+        self.messages.add(verb, flags, &ElementMessage::new(addition.element.set, &raw));
         self.rules.push(Some(addition.rule));
     }
 }

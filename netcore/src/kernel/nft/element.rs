@@ -5,11 +5,12 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 
+use super::guard;
 use super::ruleset::{self, Set};
 use super::sys::RawElement;
 use super::user_data;
 use crate::error::{Error, Result};
-use crate::model::{InterfaceName, Mark, NatRule, Protocol};
+use crate::model::{Check, InterfaceName, Mac, Mark, NatRule, Protocol, Source, Table};
 
 /// An element of one of our sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,22 @@ impl Element {
                     }
                 }
             }
+            NatRule::Guard { port, check, .. } => {
+                let set = match check {
+                    Check::Mac => &guard::MAC_CHECKED,
+                    Check::Address => &guard::ADDRESS_CHECKED,
+                };
+                (set, interface(port), vec![], vec![])
+            }
+            NatRule::Source { port, source, .. } => {
+                let (set, source) = match source {
+                    Source::Mac(mac) => (&guard::MACS, padded(&mac.0)),
+                    Source::Address(source) => {
+                        (by_family(source.is_ipv6(), &guard::ADDRESSES4, &guard::ADDRESSES6), address(*source))
+                    }
+                };
+                (set, [interface(port), source].concat(), vec![], vec![])
+            }
         };
         let user_data = rule.mark().map(|mark| user_data::comment(mark.as_str())).unwrap_or_default();
         Ok(Some(Self { set, raw: RawElement { key, key_end, data, user_data }, packets: 0 }))
@@ -63,9 +80,10 @@ impl Element {
         let mark = self.mark()?;
         let RawElement { key, key_end, data, .. } = &self.raw;
         if self.set == &ruleset::BRIDGES {
-            let name = key.split(|byte| *byte == 0).next()?;
-            let bridge = InterfaceName::new(std::str::from_utf8(name).ok()?).ok()?;
-            return Some(NatRule::Member { bridge, mark });
+            return Some(NatRule::Member { bridge: read_interface(key)?, mark });
+        }
+        if self.set.table == Table::Bridge {
+            return read_guard(self.set, key, mark);
         }
         if self.set.interval {
             let half = key.len() / 2;
@@ -167,6 +185,29 @@ fn interface(name: &InterfaceName) -> Vec<u8> {
     let mut bytes = name.as_str().as_bytes().to_vec();
     bytes.resize(16, 0);
     bytes
+}
+
+fn read_interface(bytes: &[u8]) -> Option<InterfaceName> {
+    let name = bytes.split(|byte| *byte == 0).next()?;
+    InterfaceName::new(std::str::from_utf8(name).ok()?).ok()
+}
+
+/// What an element of the bridge table stands for.
+fn read_guard(set: &Set, key: &[u8], mark: Mark) -> Option<NatRule> {
+    let (port, source) = key.split_at_checked(16)?;
+    let port = read_interface(port)?;
+    if set == &guard::MAC_CHECKED {
+        return Some(NatRule::Guard { port, check: Check::Mac, mark });
+    }
+    if set == &guard::ADDRESS_CHECKED {
+        return Some(NatRule::Guard { port, check: Check::Address, mark });
+    }
+    let source = if set == &guard::MACS {
+        Source::Mac(Mac(*source.first_chunk()?))
+    } else {
+        Source::Address(read_address(source)?)
+    };
+    Some(NatRule::Source { port, source, mark })
 }
 
 fn address(address: IpAddr) -> Vec<u8> {

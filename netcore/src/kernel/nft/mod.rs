@@ -10,6 +10,7 @@
 mod bytecode;
 mod create;
 mod element;
+mod guard;
 mod remove;
 mod ruleset;
 mod socket;
@@ -19,21 +20,22 @@ mod sys;
 mod tests;
 mod user_data;
 
+use std::collections::BTreeSet;
 use std::io;
 
 use nftnl_sys::libc;
 
 use crate::error::{Error, Result};
-use crate::model::{Name, NatRule};
+use crate::model::{Name, NatRule, Table};
 use element::Element;
-use ruleset::{SETS, Set};
+use ruleset::Set;
 use socket::{Answer, Messages, Socket, present};
 use survey::Survey;
 use sys::ElementMessage;
 
-const TABLE_NAME: &str = "firewall table inet netcore";
+const TABLE_NAME: &str = "firewall table netcore";
 
-/// The firewall table of the network namespace it was opened in. All calls block, for
+/// The firewall tables of the network namespace it was opened in. All calls block, for
 /// microseconds.
 pub struct Nft {
     socket: Socket,
@@ -88,10 +90,10 @@ impl Nft {
         let mut seen_claims = seen.split_off(asked.len()).into_iter();
 
         let mut found = Vec::new();
-        if wanted.iter().any(|rule| matches!(rule, NatRule::Ruleset { .. }))
-            && let Some(survey) = Survey::take(&self.socket)?
-        {
-            found.push(NatRule::Ruleset { damage: survey.damage() });
+        for table in tables(wanted) {
+            if let Some(survey) = Survey::take(&self.socket, table)? {
+                found.push(NatRule::Ruleset { table, damage: survey.damage() });
+            }
         }
         for ((rule, _, claim), seen) in asked.iter().zip(seen) {
             let claimed = match claim {
@@ -112,7 +114,7 @@ impl Nft {
     /// changing.
     pub fn marked(&self, network: &Name) -> Result<Vec<NatRule>> {
         let mut found = Vec::new();
-        for set in SETS {
+        for set in [Table::Inet, Table::Bridge].into_iter().flat_map(Table::sets) {
             let rules = self.list(set)?.into_iter().filter_map(|element| element.rule());
             found.extend(rules.filter(|rule| rule.mark().is_some_and(|mark| mark.is_of(network))));
         }
@@ -123,7 +125,7 @@ impl Nft {
     fn look_up(&self, elements: &[&Element]) -> Result<Vec<Option<Element>>> {
         let mut questions = Messages::new();
         for element in elements {
-            questions.add(libc::NFT_MSG_GETSETELEM, 0, &ElementMessage::new(element.set.name, &element.raw.only_key()));
+            questions.add(libc::NFT_MSG_GETSETELEM, 0, &ElementMessage::new(element.set, &element.raw.only_key()));
         }
         let answers = self.socket.ask(questions)?;
         let read = |(wanted, answer): (&&Element, Answer)| {
@@ -145,7 +147,7 @@ impl Nft {
     /// All elements of `set`.
     fn list(&self, set: &'static Set) -> Result<Vec<Element>> {
         let mut elements = Vec::new();
-        for message in self.socket.list(libc::NFT_MSG_GETSETELEM, &ElementMessage::all(set.name))? {
+        for message in self.socket.list(libc::NFT_MSG_GETSETELEM, &ElementMessage::all(set))? {
             let listed = sys::elements(&message).ok_or_else(garbled)?;
             elements.extend(listed.into_iter().map(|seen| Element { set, raw: seen.raw, packets: seen.packets }));
         }
@@ -162,6 +164,15 @@ impl Nft {
         let answer = self.socket.ask(question)?.into_iter().next().map(present).transpose()?.flatten();
         answer.and_then(|message| sys::generation(&message)).ok_or_else(garbled)
     }
+}
+
+/// The tables whose rule sets are among `rules`.
+fn tables(rules: &[&NatRule]) -> BTreeSet<Table> {
+    let of_rule = |rule: &&NatRule| match rule {
+        NatRule::Ruleset { table, .. } => Some(*table),
+        _ => None,
+    };
+    rules.iter().filter_map(of_rule).collect()
 }
 
 /// `wanted` with what `seen` has of its own: where a port leads, and whose it is.

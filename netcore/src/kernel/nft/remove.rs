@@ -10,9 +10,9 @@ use super::element::{self, Element};
 use super::ruleset::TABLE;
 use super::socket::{ATTEMPTS, Messages, Outcome};
 use super::sys::ElementMessage;
-use super::{Nft, TABLE_NAME};
+use super::{Nft, TABLE_NAME, tables};
 use crate::error::{Error, Result};
-use crate::model::NatRule;
+use crate::model::{NatRule, Table};
 
 /// What is to be removed, and whether connections may have been made by it.
 struct Ours {
@@ -32,13 +32,15 @@ impl Nft {
     /// [`Error::Kernel`] when the kernel refuses, [`Error::Busy`] when others kept changing the
     /// firewall.
     pub fn remove(&self, rules: &[&NatRule]) -> Result<bool> {
-        if rules.iter().any(|rule| matches!(rule, NatRule::Ruleset { .. })) {
-            return self.remove_table().map(|()| true);
+        let tables = tables(rules);
+        if !tables.is_empty() {
+            return tables.into_iter().try_for_each(|table| self.remove_table(table)).map(|()| true);
         }
         let mut once = HashSet::new();
         let mut wanted = Vec::new();
         for rule in rules {
-            let element = Element::of(rule)?.filter(|element| once.insert((element.set.name, element.raw.only_key())));
+            let element = Element::of(rule)?
+                .filter(|element| once.insert((element.set.table, element.set.name, element.raw.only_key())));
             wanted.extend(element.map(|element| (element, element::claim(rule))));
         }
         for _ in 0..ATTEMPTS {
@@ -48,11 +50,7 @@ impl Nft {
             let mut changes = Messages::new();
             let Ours { going, used } = self.ours(&wanted)?;
             for element in going {
-                changes.add(
-                    libc::NFT_MSG_DELSETELEM,
-                    0,
-                    &ElementMessage::new(element.set.name, &element.raw.only_key()),
-                );
+                changes.add(libc::NFT_MSG_DELSETELEM, 0, &ElementMessage::new(element.set, &element.raw.only_key()));
             }
             if changes.is_empty() {
                 return Ok(used);
@@ -107,9 +105,9 @@ impl Nft {
         Ok(Ours { going, used })
     }
 
-    fn remove_table(&self) -> Result<()> {
+    fn remove_table(&self, table: Table) -> Result<()> {
         let mut changes = Messages::new();
-        changes.add(libc::NFT_MSG_DELTABLE, 0, &nftnl::Table::new(TABLE, nftnl::ProtoFamily::Inet));
+        changes.add(libc::NFT_MSG_DELTABLE, 0, &nftnl::Table::new(TABLE, table.family()));
         match self.socket.commit(&mut changes, None)? {
             Outcome::Refused(refused) => match refused.into_iter().next() {
                 Some((_, why)) if !why.is(libc::ENOENT) => Err(why.into_error("remove", TABLE_NAME)),

@@ -1,5 +1,6 @@
-//! The rule set: what our one table, `inet netcore`, holds before any network uses it. It never
-//! changes while it is in use: a network or an attachment is some elements in its sets and maps.
+//! The rule set: what our tables hold before any network uses them, and of these the larger,
+//! `inet netcore` (the other is in `guard`). It never changes while it is in use: a network or an
+//! attachment is some elements in its sets and maps.
 //! `netcore/tests/golden/ruleset.nft` is the same in nft's language; a test holds both together.
 //!
 //! What is written here is data: `bytecode` turns it into instructions, `survey` compares it with
@@ -8,14 +9,48 @@
 
 use std::ffi::CStr;
 
-use nftnl::{ChainType, Hook};
+use nftnl::{ChainType, Hook, ProtoFamily};
+
+use super::guard;
+use crate::model::Table;
+use crate::model::Table::Inet;
 
 pub(super) const TABLE: &CStr = c"netcore";
-pub(super) const TABLE_COMMENT: &str = "netcore: published ports and masquerade of container networks";
+
+impl Table {
+    pub(super) fn family(self) -> ProtoFamily {
+        match self {
+            Self::Inet => ProtoFamily::Inet,
+            Self::Bridge => ProtoFamily::Bridge,
+        }
+    }
+
+    pub(super) fn comment(self) -> &'static str {
+        match self {
+            Self::Inet => "netcore: published ports and masquerade of container networks",
+            Self::Bridge => "netcore: what containers may send",
+        }
+    }
+
+    pub(super) fn sets(self) -> &'static [&'static Set] {
+        match self {
+            Self::Inet => &SETS,
+            Self::Bridge => &guard::SETS,
+        }
+    }
+
+    pub(super) fn chains(self) -> &'static [Chain] {
+        match self {
+            Self::Inet => &CHAINS,
+            Self::Bridge => &guard::CHAINS,
+        }
+    }
+}
 
 /// A set, or a map if it has `data`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Set {
+    pub(super) table: Table,
     pub(super) name: &'static CStr,
     pub(super) key: &'static [Field],
     pub(super) data: &'static [Field],
@@ -34,6 +69,9 @@ pub(super) enum Field {
     Port,
     Interface,
     Number,
+    Mac,
+    /// An IPv6 address, also where nft has no name for it.
+    Target6,
 }
 
 /// A chain, with a place in the packet's way through the kernel if it has a `base`.
@@ -82,6 +120,17 @@ pub(super) enum Read {
     DestinationType,
     /// The state of the packet's connection (`ct status`).
     ConnectionStatus,
+    /// What the frame carries (`meta protocol`), under a tag that the kernel took off.
+    FrameProtocol,
+    MacSource,
+    /// Who speaks, in ARP (RFC 826), by its MAC address and by its IPv4 address.
+    ArpSenderMac,
+    ArpSender,
+    /// Whom ARP asks for.
+    ArpTarget,
+    Icmp6Type,
+    /// The address neighbour discovery is about (RFC 4861, 4.3 and 4.4).
+    NeighbourTarget,
 }
 
 /// A condition.
@@ -108,6 +157,7 @@ pub(super) enum Action {
     Jump(&'static CStr),
     Return,
     Drop,
+    CountAndDrop,
 }
 
 /// An address family, by its number in netfilter (`NFPROTO_*`, linux/netfilter.h).
@@ -129,23 +179,23 @@ use Read::{
 /// Ports published on every address: where they lead. Each counts the connections it made (only
 /// the first packet of one is looked up), so that a port nobody used is withdrawn without a look
 /// through all connections of the host.
-pub(super) static PUBLISH4: Set = counted(map(c"publish4", &[Protocol, Port], &[Ipv4, Port]));
-pub(super) static PUBLISH6: Set = counted(map(c"publish6", &[Protocol, Port], &[Ipv6, Port]));
+pub(super) static PUBLISH4: Set = counted(map(Inet, c"publish4", &[Protocol, Port], &[Ipv4, Port]));
+pub(super) static PUBLISH6: Set = counted(map(Inet, c"publish6", &[Protocol, Port], &[Ipv6, Port]));
 /// Ports published on one address.
-pub(super) static PUBLISH4_AT: Set = counted(map(c"publish4_at", &[Ipv4, Protocol, Port], &[Ipv4, Port]));
-pub(super) static PUBLISH6_AT: Set = counted(map(c"publish6_at", &[Ipv6, Protocol, Port], &[Ipv6, Port]));
+pub(super) static PUBLISH4_AT: Set = counted(map(Inet, c"publish4_at", &[Ipv4, Protocol, Port], &[Ipv4, Port]));
+pub(super) static PUBLISH6_AT: Set = counted(map(Inet, c"publish6_at", &[Ipv6, Protocol, Port], &[Ipv6, Port]));
 /// How a port is taken: on every address (1), or on single ones (2). No rule looks here; that
 /// a key has one value makes the kernel refuse a port that would be published both ways.
-pub(super) static HOST_PORTS4: Set = map(c"host_ports4", &[Protocol, Port], &[Number]);
-pub(super) static HOST_PORTS6: Set = map(c"host_ports6", &[Protocol, Port], &[Number]);
+pub(super) static HOST_PORTS4: Set = map(Inet, c"host_ports4", &[Protocol, Port], &[Number]);
+pub(super) static HOST_PORTS6: Set = map(Inet, c"host_ports6", &[Protocol, Port], &[Number]);
 /// Containers that reach the outside by the host's address.
-pub(super) static MASQUERADE4: Set = set(c"masquerade4", &[Ipv4]);
-pub(super) static MASQUERADE6: Set = set(c"masquerade6", &[Ipv6]);
+pub(super) static MASQUERADE4: Set = set(Inet, c"masquerade4", &[Ipv4]);
+pub(super) static MASQUERADE6: Set = set(Inet, c"masquerade6", &[Ipv6]);
 /// Our bridges.
-pub(super) static BRIDGES: Set = set(c"bridges", &[Interface]);
+pub(super) static BRIDGES: Set = set(Inet, c"bridges", &[Interface]);
 /// Pairs of addresses in one subnet of ours.
-pub(super) static SAME_NET4: Set = ranges(c"same_net4", &[Ipv4, Ipv4]);
-pub(super) static SAME_NET6: Set = ranges(c"same_net6", &[Ipv6, Ipv6]);
+pub(super) static SAME_NET4: Set = ranges(Inet, c"same_net4", &[Ipv4, Ipv4]);
+pub(super) static SAME_NET6: Set = ranges(Inet, c"same_net6", &[Ipv6, Ipv6]);
 
 pub(super) static SETS: [&Set; 11] = [
     &PUBLISH4,
@@ -276,20 +326,20 @@ pub(super) static CHAINS: [Chain; 5] = [
     },
 ];
 
-const fn set(name: &'static CStr, key: &'static [Field]) -> Set {
-    Set { name, key, data: &[], interval: false, counted: false }
+pub(super) const fn set(table: Table, name: &'static CStr, key: &'static [Field]) -> Set {
+    Set { table, name, key, data: &[], interval: false, counted: false }
 }
 
-const fn ranges(name: &'static CStr, key: &'static [Field]) -> Set {
-    Set { name, key, data: &[], interval: true, counted: false }
+const fn ranges(table: Table, name: &'static CStr, key: &'static [Field]) -> Set {
+    Set { table, name, key, data: &[], interval: true, counted: false }
 }
 
 const fn counted(set: Set) -> Set {
     Set { counted: true, ..set }
 }
 
-const fn map(name: &'static CStr, key: &'static [Field], data: &'static [Field]) -> Set {
-    Set { name, key, data, interval: false, counted: false }
+const fn map(table: Table, name: &'static CStr, key: &'static [Field], data: &'static [Field]) -> Set {
+    Set { table, name, key, data, interval: false, counted: false }
 }
 
 impl Field {
@@ -299,7 +349,8 @@ impl Field {
             Self::Protocol => 1,
             Self::Port => 2,
             Self::Ipv4 | Self::Number => 4,
-            Self::Ipv6 | Self::Interface => 16,
+            Self::Mac => 6,
+            Self::Ipv6 | Self::Interface | Self::Target6 => 16,
         }
     }
 }

@@ -3,22 +3,24 @@
 use std::collections::HashMap;
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
-use nftnl::{Chain as ChainMessage, ChainType, Policy, ProtoFamily, Rule as RuleMessage};
+use nftnl::{Chain as ChainMessage, ChainType, Policy, Rule as RuleMessage};
 use nftnl_sys::libc;
 
 use super::bytecode::compile;
-use super::ruleset::{CHAINS, Chain, Field, SETS, Set, TABLE, TABLE_COMMENT, padded_bytes};
+use super::ruleset::{Chain, Field, Set, TABLE, padded_bytes};
 use super::socket::{Messages, Socket, present};
 use super::sys::{self, ListedBase, ListedRule, SetShape};
 use super::{garbled, user_data};
 use crate::error::Result;
+use crate::model::Table;
 
 /// The rule set as the kernel has it.
 pub(super) struct Survey {
+    table: Table,
     table_flags: u32,
-    /// In the order of [`SETS`].
+    /// In the order of the table's own.
     sets: Vec<Option<SetShape>>,
-    /// In the order of [`CHAINS`]: its base, and its rules.
+    /// Likewise: its base, and its rules.
     chains: Vec<Option<(Option<ListedBase>, Vec<ListedRule>)>>,
 }
 
@@ -32,12 +34,12 @@ enum Condition {
 
 impl Survey {
     /// Reads the table, and nothing of others; `None` if it is not there.
-    pub(super) fn take(socket: &Socket) -> Result<Option<Self>> {
-        let table = nftnl::Table::new(TABLE, ProtoFamily::Inet);
+    pub(super) fn take(socket: &Socket, which: Table) -> Result<Option<Self>> {
+        let table = nftnl::Table::new(TABLE, which.family());
         let mut questions = Messages::new();
         questions.add(libc::NFT_MSG_GETTABLE, 0, &table);
         // Chains can only be listed for all tables together.
-        for chain in &CHAINS {
+        for chain in which.chains() {
             questions.add(libc::NFT_MSG_GETCHAIN, 0, &ChainMessage::new(chain.name, &table));
         }
         let mut answers = socket.ask(questions)?.into_iter().map(present);
@@ -45,23 +47,23 @@ impl Survey {
         let table_flags = sys::Table::flags(&found).ok_or_else(garbled)?;
 
         let mut shapes = HashMap::new();
-        for found in socket.list(libc::NFT_MSG_GETSET, &sys::Set::all())? {
+        for found in socket.list(libc::NFT_MSG_GETSET, &sys::Set::all(which))? {
             let (name, shape) = sys::Set::shape(&found).ok_or_else(garbled)?;
             shapes.insert(name, shape);
         }
-        let sets = SETS.iter().map(|set| shapes.remove(set.name.to_bytes())).collect();
+        let sets = which.sets().iter().map(|set| shapes.remove(set.name.to_bytes())).collect();
 
         let mut rules: HashMap<Vec<u8>, Vec<ListedRule>> = HashMap::new();
-        for found in socket.list(libc::NFT_MSG_GETRULE, &sys::AllRules::new())? {
+        for found in socket.list(libc::NFT_MSG_GETRULE, &sys::AllRules::new(which))? {
             let rule = sys::rule(&found).ok_or_else(garbled)?;
             rules.entry(rule.chain.clone()).or_default().push(rule);
         }
         let mut chains = Vec::new();
-        for (chain, found) in CHAINS.iter().zip(answers) {
+        for (chain, found) in which.chains().iter().zip(answers) {
             let base = found?.map(|found| sys::chain(&found).ok_or_else(garbled)).transpose()?;
             chains.push(base.map(|base| (base, rules.remove(chain.name.to_bytes()).unwrap_or_default())));
         }
-        Ok(Some(Self { table_flags, sets, chains }))
+        Ok(Some(Self { table: which, table_flags, sets, chains }))
     }
 
     /// What is wrong, by name; nothing if all is as it should be.
@@ -78,7 +80,7 @@ impl Survey {
         for (chain, condition) in self.chain_conditions() {
             note(&mut damage, &format!("chain {}", chain.name.to_string_lossy()), condition);
         }
-        for (chain, seen) in CHAINS.iter().zip(&self.chains) {
+        for (chain, seen) in self.table.chains().iter().zip(&self.chains) {
             if let Some((_, rules)) = seen {
                 compare_rules(chain, rules, &mut damage);
             }
@@ -87,7 +89,7 @@ impl Survey {
     }
 
     fn set_conditions(&self) -> impl Iterator<Item = (&'static Set, Condition)> {
-        SETS.into_iter().zip(&self.sets).map(|(set, seen)| {
+        self.table.sets().iter().zip(&self.sets).map(|(&set, seen)| {
             let condition = match seen {
                 None => Condition::Missing,
                 Some(seen) if *seen == shape(set) => Condition::Intact,
@@ -98,7 +100,7 @@ impl Survey {
     }
 
     fn chain_conditions(&self) -> impl Iterator<Item = (&'static Chain, Condition)> {
-        CHAINS.iter().zip(&self.chains).map(|(chain, seen)| {
+        self.table.chains().iter().zip(&self.chains).map(|(chain, seen)| {
             let condition = match seen {
                 None => Condition::Missing,
                 Some((base, _)) if *base == listed_base(chain) => Condition::Intact,
@@ -109,22 +111,22 @@ impl Survey {
     }
 }
 
-/// Adds to `changes` what makes the rule set whole: with nothing of it there, or what `survey`
+/// Adds to `changes` what makes the rule set of the table `which` whole: with nothing of it there, or what `survey`
 /// found. Sets and chains that are as they should be stay, and so do the elements of sets; all
 /// rules are written anew.
-pub(super) fn repair(survey: Option<&Survey>, changes: &mut Messages) {
-    let table = nftnl::Table::new(TABLE, ProtoFamily::Inet);
+pub(super) fn repair(which: Table, survey: Option<&Survey>, changes: &mut Messages) {
+    let table = nftnl::Table::new(TABLE, which.family());
     let chain_named = |chain: &Chain| ChainMessage::new(chain.name, &table);
     let sets: Vec<_> = match survey {
         Some(survey) => survey.set_conditions().collect(),
-        None => SETS.iter().map(|set| (*set, Condition::Missing)).collect(),
+        None => which.sets().iter().map(|set| (*set, Condition::Missing)).collect(),
     };
     let chains: Vec<_> = match survey {
         Some(survey) => survey.chain_conditions().collect(),
-        None => CHAINS.iter().map(|chain| (chain, Condition::Missing)).collect(),
+        None => which.chains().iter().map(|chain| (chain, Condition::Missing)).collect(),
     };
 
-    changes.add(libc::NFT_MSG_NEWTABLE, NLM_F_CREATE, &sys::Table::new(&user_data::comment(TABLE_COMMENT)));
+    changes.add(libc::NFT_MSG_NEWTABLE, NLM_F_CREATE, &sys::Table::new(which, &user_data::comment(which.comment())));
     // Rules first, since they hold on to sets and to chains.
     for (chain, _) in chains.iter().filter(|(_, condition)| *condition != Condition::Missing) {
         changes.add(libc::NFT_MSG_DELRULE, 0, &RuleMessage::new(&chain_named(chain)));
@@ -133,7 +135,7 @@ pub(super) fn repair(survey: Option<&Survey>, changes: &mut Messages) {
         changes.add(libc::NFT_MSG_DELCHAIN, 0, &chain_named(chain));
     }
     for (set, _) in sets.iter().filter(|(_, condition)| *condition == Condition::Altered) {
-        changes.add(libc::NFT_MSG_DELSET, 0, &sys::Set::named(set.name));
+        changes.add(libc::NFT_MSG_DELSET, 0, &sys::Set::named(set));
     }
     for (position, (set, _)) in sets.iter().enumerate().filter(|(_, (_, condition))| *condition != Condition::Intact) {
         let field_bytes: Vec<u8> = match set.interval {
@@ -141,7 +143,7 @@ pub(super) fn repair(survey: Option<&Survey>, changes: &mut Messages) {
             false => vec![],
         };
         let user_data = user_data::byte_orders(set.key, set.data);
-        let message = sys::Set::named(set.name).shaped(&shape(set), position as u32 + 1, &field_bytes, &user_data);
+        let message = sys::Set::named(set).shaped(&shape(set), position as u32 + 1, &field_bytes, &user_data);
         changes.add(libc::NFT_MSG_NEWSET, NLM_F_CREATE, &message);
     }
     for (chain, _) in chains.iter().filter(|(_, condition)| *condition != Condition::Intact) {
@@ -153,7 +155,7 @@ pub(super) fn repair(survey: Option<&Survey>, changes: &mut Messages) {
         }
         changes.add(libc::NFT_MSG_NEWCHAIN, NLM_F_CREATE, &message);
     }
-    for chain in &CHAINS {
+    for chain in which.chains() {
         let chain_message = chain_named(chain);
         for rule in chain.rules {
             let mut message = RuleMessage::new(&chain_message);
@@ -250,6 +252,8 @@ fn data_type_of(fields: &[Field]) -> u32 {
                 Field::Port => 13,
                 Field::Number => 19,
                 Field::Interface => 41,
+                Field::Mac => 9,
+                Field::Target6 => 4,
             }
     })
 }

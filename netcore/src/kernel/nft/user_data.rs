@@ -33,8 +33,31 @@ pub(super) fn byte_orders(key: &[Field], data: &[Field]) -> Vec<u8> {
     if !data.is_empty() {
         user_data.extend(number(sys::NFTNL_UDATA_SET_DATABYTEORDER, byte_order(data)));
     }
+    if key == [Field::Interface, Field::Target6] {
+        user_data.extend(INTERFACE_AND_TARGET);
+    }
     user_data
 }
+
+/// `typeof iifname . @nh,384,128`: where nft has no name for a type, it is told an expression of
+/// it (`NFTNL_UDATA_SET_KEY_TYPEOF`, and nft's own numbers within).
+#[rustfmt::skip]
+const INTERFACE_AND_TARGET: [u8; 66] = [
+    3, 64, // of the key:
+    0, 4, 13, 0, 0, 0, // a concatenation
+    1, 56,
+    0, 14, // of, first,
+    0, 4, 9, 0, 0, 0, // meta
+    1, 6, 0, 4, 6, 0, 0, 0, // iifname
+    1, 38, // and of
+    0, 4, 7, 0, 0, 0, // payload
+    1, 30,
+    0, 4, 0, 0, 0, 0, // of no protocol known by name,
+    1, 4, 0, 0, 0, 0, // nor a field,
+    2, 4, 2, 0, 0, 0, // from the network header
+    3, 4, 0x80, 1, 0, 0, // 384 bits on,
+    4, 4, 0x80, 0, 0, 0, // 128 bits
+];
 
 /// `enum byteorder` of nft: none for a concatenation.
 fn byte_order(fields: &[Field]) -> u32 {

@@ -74,7 +74,7 @@ fn veth(name: &str, on: &str) -> Link {
         kind: LinkKind::Veth(peer),
         mark: Some(mark("web/web-1")),
         mtu: Some(1450),
-        port: Some(Port { bridge: on.parse().unwrap(), hairpin: true, isolated: false }),
+        port: Some(Port { bridge: on.parse().unwrap(), hairpin: true, isolated: false, vlans: None }),
         ..bridge(name)
     }
 }

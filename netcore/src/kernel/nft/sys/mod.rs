@@ -10,11 +10,12 @@ use std::ffi::{CStr, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 
-use nftnl::{MsgType, NlMsg, ProtoFamily};
+use nftnl::{MsgType, NlMsg};
 use nftnl_sys as sys;
 use nftnl_sys::libc;
 
 use super::ruleset::TABLE;
+use crate::model;
 pub(super) use rule::{AllRules, ListedRule, rule};
 pub(super) use set::{ElementMessage, RawElement, Set, SetShape, elements};
 
@@ -160,20 +161,20 @@ pub(super) fn chain(message: &[u8]) -> Option<Option<ListedBase>> {
 }
 
 /// The table as it is written and listed.
-pub(super) struct Table(Owned<sys::nftnl_table>);
+pub(super) struct Table(model::Table, Owned<sys::nftnl_table>);
 
 impl Table {
-    /// Our table, with no flags and this user data.
-    pub(super) fn new(user_data: &[u8]) -> Self {
+    /// One of our tables, with no flags and this user data.
+    pub(super) fn new(which: model::Table, user_data: &[u8]) -> Self {
         // SAFETY: the name ends in NUL, the user data is as long as is said; both are copied.
         unsafe {
             let table = Owned::new(sys::nftnl_table_alloc(), sys::nftnl_table_free);
-            sys::nftnl_table_set_u32(table.get(), sys::NFTNL_TABLE_FAMILY as u16, FAMILY.into());
+            sys::nftnl_table_set_u32(table.get(), sys::NFTNL_TABLE_FAMILY as u16, which.family() as u32);
             sys::nftnl_table_set_str(table.get(), sys::NFTNL_TABLE_NAME as u16, TABLE.as_ptr());
             sys::nftnl_table_set_u32(table.get(), sys::NFTNL_TABLE_FLAGS as u16, 0);
             let (data, length) = (user_data.as_ptr().cast(), user_data.len() as u32);
             sys::nftnl_table_set_data(table.get(), sys::NFTNL_TABLE_USERDATA as u16, data, length);
-            Self(table)
+            Self(which, table)
         }
     }
 
@@ -193,8 +194,8 @@ unsafe impl NlMsg for Table {
     unsafe fn write(&self, buffer: *mut c_void, sequence: u32, _: MsgType) {
         // SAFETY: the caller provides a buffer that is large enough.
         unsafe {
-            let header = header(buffer, sequence);
-            sys::nftnl_table_nlmsg_build_payload(header, self.0.get());
+            let header = header(buffer, sequence, self.0);
+            sys::nftnl_table_nlmsg_build_payload(header, self.1.get());
         }
     }
 }
@@ -206,7 +207,7 @@ pub(super) struct Bare;
 unsafe impl NlMsg for Bare {
     unsafe fn write(&self, buffer: *mut c_void, sequence: u32, _: MsgType) {
         // SAFETY: the caller provides a buffer that is large enough.
-        unsafe { header(buffer, sequence) };
+        unsafe { header(buffer, sequence, model::Table::Inet) };
     }
 }
 
@@ -220,13 +221,11 @@ pub(super) fn generation(message: &[u8]) -> Option<u32> {
     }
 }
 
-const FAMILY: u16 = ProtoFamily::Inet as u16;
-
-/// Writes a header whose type and flags are filled in later.
+/// Writes a header for one of our tables whose type and flags are filled in later.
 ///
 /// # Safety
 /// `buffer` has room for it.
-unsafe fn header(buffer: *mut c_void, sequence: u32) -> *mut libc::nlmsghdr {
+unsafe fn header(buffer: *mut c_void, sequence: u32, table: model::Table) -> *mut libc::nlmsghdr {
     // SAFETY: by the caller's promise.
-    unsafe { sys::nftnl_nlmsg_build_hdr(buffer.cast(), 0, FAMILY, 0, sequence) }
+    unsafe { sys::nftnl_nlmsg_build_hdr(buffer.cast(), 0, table.family() as u16, 0, sequence) }
 }

@@ -11,6 +11,7 @@ use nftnl_sys as sys;
 use super::{Owned, copied, header, parse, text};
 use crate::kernel::nft::bytecode::Instruction;
 use crate::kernel::nft::ruleset::TABLE;
+use crate::model::Table;
 
 impl Expression for Instruction {
     fn to_expr(&self, _rule: &RuleMessage) -> NonNull<sys::nftnl_expr> {
@@ -36,16 +37,16 @@ pub(crate) struct ListedRule {
     pub(crate) instructions: Vec<Instruction>,
 }
 
-/// All rules of our table, for a listing.
-pub(crate) struct AllRules(Owned<sys::nftnl_rule>);
+/// All rules of one of our tables, for a listing.
+pub(crate) struct AllRules(Table, Owned<sys::nftnl_rule>);
 
 impl AllRules {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(table: Table) -> Self {
         // SAFETY: the object is a rule; the name ends in NUL and is copied.
         unsafe {
             let rule = Owned::new(sys::nftnl_rule_alloc(), sys::nftnl_rule_free);
             sys::nftnl_rule_set_str(rule.get(), sys::NFTNL_RULE_TABLE as u16, TABLE.as_ptr());
-            Self(rule)
+            Self(table, rule)
         }
     }
 }
@@ -55,8 +56,8 @@ unsafe impl NlMsg for AllRules {
     unsafe fn write(&self, buffer: *mut c_void, sequence: u32, _: MsgType) {
         // SAFETY: the caller provides a buffer that is large enough.
         unsafe {
-            let header = header(buffer, sequence);
-            sys::nftnl_rule_nlmsg_build_payload(header, self.0.get());
+            let header = header(buffer, sequence, self.0);
+            sys::nftnl_rule_nlmsg_build_payload(header, self.1.get());
         }
     }
 }

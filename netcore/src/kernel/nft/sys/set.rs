@@ -6,8 +6,9 @@ use std::ptr::NonNull;
 use nftnl::{MsgType, NlMsg};
 use nftnl_sys as sys;
 
-use super::{FAMILY, Owned, copied, header, parse, text};
-use crate::kernel::nft::ruleset::TABLE;
+use super::{Owned, copied, header, parse, text};
+use crate::kernel::nft::ruleset::{self, TABLE};
+use crate::model::Table;
 
 /// What a set is made of, in the kernel's numbers (`NFTA_SET_*`, linux/netfilter/nf_tables.h).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,32 +25,32 @@ pub(crate) struct SetShape {
 }
 
 /// A set, or some of its elements, as they are written and listed.
-pub(crate) struct Set(Owned<sys::nftnl_set>);
+pub(crate) struct Set(Table, Owned<sys::nftnl_set>);
 
 impl Set {
-    /// All sets of our table, for a listing.
-    pub(crate) fn all() -> Self {
+    /// All sets of one of our tables, for a listing.
+    pub(crate) fn all(table: Table) -> Self {
         // SAFETY: the object is a set; the name ends in NUL and is copied.
         unsafe {
             let set = Owned::new(sys::nftnl_set_alloc(), sys::nftnl_set_free);
-            sys::nftnl_set_set_u32(set.get(), sys::NFTNL_SET_FAMILY as u16, FAMILY.into());
+            sys::nftnl_set_set_u32(set.get(), sys::NFTNL_SET_FAMILY as u16, table.family() as u32);
             sys::nftnl_set_set_str(set.get(), sys::NFTNL_SET_TABLE as u16, TABLE.as_ptr());
-            Self(set)
+            Self(table, set)
         }
     }
 
-    /// The set of this name in our table.
-    pub(crate) fn named(name: &CStr) -> Self {
-        let set = Self::all();
+    /// One set, by its table and name.
+    pub(crate) fn named(which: &ruleset::Set) -> Self {
+        let set = Self::all(which.table);
         // SAFETY: the object is a set; the name ends in NUL and is copied.
-        unsafe { sys::nftnl_set_set_str(set.0.get(), sys::NFTNL_SET_NAME as u16, name.as_ptr()) };
+        unsafe { sys::nftnl_set_set_str(set.1.get(), sys::NFTNL_SET_NAME as u16, which.name.as_ptr()) };
         set
     }
 
     /// With all that it takes to make it: its shape, a number to be known by in the transaction,
     /// the widths of the key's fields if they are ranges, and user data.
     pub(crate) fn shaped(self, shape: &SetShape, id: u32, field_bytes: &[u8], user_data: &[u8]) -> Self {
-        let set = self.0.get();
+        let set = self.1.get();
         // SAFETY: the object is a set; data is as long as is said, and copied.
         unsafe {
             for (attribute, value) in [
@@ -108,8 +109,8 @@ unsafe impl NlMsg for Set {
     unsafe fn write(&self, buffer: *mut c_void, sequence: u32, _: MsgType) {
         // SAFETY: the caller provides a buffer that is large enough.
         unsafe {
-            let header = header(buffer, sequence);
-            sys::nftnl_set_nlmsg_build_payload(header, self.0.get());
+            let header = header(buffer, sequence, self.0);
+            sys::nftnl_set_nlmsg_build_payload(header, self.1.get());
         }
     }
 }
@@ -138,7 +139,7 @@ impl RawElement {
 pub(crate) struct ElementMessage(Set);
 
 impl ElementMessage {
-    pub(crate) fn new(set: &CStr, element: &RawElement) -> Self {
+    pub(crate) fn new(set: &ruleset::Set, element: &RawElement) -> Self {
         let message = Set::named(set);
         // SAFETY: every value is as long as is said, and copied; the set takes over the element.
         unsafe {
@@ -154,13 +155,13 @@ impl ElementMessage {
                     sys::nftnl_set_elem_set(raw.as_ptr(), attribute as u16, value.as_ptr().cast(), length);
                 }
             }
-            sys::nftnl_set_elem_add(message.0.get(), raw.as_ptr());
+            sys::nftnl_set_elem_add(message.1.get(), raw.as_ptr());
         }
         Self(message)
     }
 
     /// All elements, for a listing.
-    pub(crate) fn all(set: &CStr) -> Self {
+    pub(crate) fn all(set: &ruleset::Set) -> Self {
         Self(Set::named(set))
     }
 }
@@ -170,8 +171,8 @@ unsafe impl NlMsg for ElementMessage {
     unsafe fn write(&self, buffer: *mut c_void, sequence: u32, _: MsgType) {
         // SAFETY: the caller provides a buffer that is large enough.
         unsafe {
-            let header = header(buffer, sequence);
-            sys::nftnl_set_elems_nlmsg_build_payload(header, self.0.0.get());
+            let header = header(buffer, sequence, self.0.0);
+            sys::nftnl_set_elems_nlmsg_build_payload(header, self.0.1.get());
         }
     }
 }

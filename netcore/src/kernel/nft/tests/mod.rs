@@ -4,6 +4,7 @@
 mod conflicts;
 mod damage;
 mod golden;
+mod guard;
 mod ownership;
 mod races;
 mod speed;
@@ -15,7 +16,7 @@ use std::process::{Command, Stdio};
 use rustix::thread::UnshareFlags;
 
 use super::Nft;
-use crate::model::{AttachmentId, InterfaceName, Mark, Name, NatRule, Protocol};
+use crate::model::{AttachmentId, InterfaceName, Mark, Name, NatRule, Protocol, Table};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/ruleset.nft");
 
@@ -40,18 +41,26 @@ fn nft(script: &str) -> String {
 
 /// Everything in our table, as text.
 fn listing() -> String {
-    nft("list table inet netcore")
+    listing_of(Table::Inet)
+}
+
+fn listing_of(table: Table) -> String {
+    nft(&format!("list table {table}"))
 }
 
 /// Everything in our table, as text and as instructions: one entry for each set, chain and rule.
 /// Handles are left out, since they depend on what was there before, and what has no order of
 /// its own is sorted.
 fn snapshot() -> Vec<String> {
-    let output = run_nft(&["--debug=netlink", "-f", "-"], "list table inet netcore");
+    snapshot_of(Table::Inet)
+}
+
+fn snapshot_of(table: Table) -> Vec<String> {
+    let output = run_nft(&["--debug=netlink", "-f", "-"], &format!("list table {table}"));
     let (bytecode, text) = output.split_at(output.find("\ntable ").unwrap());
     let mut blocks: Vec<Vec<String>> = Vec::new();
     for line in bytecode.lines().filter(|line| !line.trim().is_empty()) {
-        match line.strip_prefix("inet netcore ") {
+        match line.strip_prefix(&format!("{table} ")) {
             Some(heading) => blocks.push(vec![heading.split(' ').next().unwrap().to_owned()]),
             None => blocks.last_mut().unwrap().push(line.to_owned()),
         }
@@ -104,13 +113,13 @@ fn observe(rules: &[NatRule]) -> Vec<NatRule> {
 /// What is wrong with the rule set; `None` if there is none.
 fn damage() -> Option<Vec<String>> {
     match observe(&[ruleset()]).pop() {
-        Some(NatRule::Ruleset { damage }) => Some(damage),
+        Some(NatRule::Ruleset { damage, .. }) => Some(damage),
         _ => None,
     }
 }
 
 fn ruleset() -> NatRule {
-    NatRule::Ruleset { damage: vec![] }
+    NatRule::Ruleset { table: Table::Inet, damage: vec![] }
 }
 
 fn network(name: &str) -> Name {
