@@ -14,6 +14,7 @@ mod binding;
 mod conntrack;
 mod extack;
 mod firewall;
+mod forwarding;
 mod interfaces;
 mod link;
 mod linux;
