@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
-use crate::model::{Object, Phase};
+use crate::model::{NatRule, Object, Phase};
 use crate::plan::Step;
 
 /// Carries out `steps` and waits until what they made can be used, or leaves everything as it
@@ -45,6 +45,27 @@ pub async fn apply_all<K: Kernel>(kernel: &K, steps: &[Step]) -> Vec<Error> {
     errors
 }
 
+/// Carries out `steps`, each whatever becomes of the others, and says of each what became of it.
+/// Steps that go to the kernel together and are refused together go again in halves, until only
+/// what is refused for itself is left out.
+pub async fn apply_each<K: Kernel>(kernel: &K, steps: &[Step]) -> Vec<Result<()>> {
+    let mut outcomes = Vec::with_capacity(steps.len());
+    for group in groups(steps) {
+        let mut pending = vec![group];
+        while let Some(part) = pending.pop() {
+            match carry_out(kernel, part).await {
+                Err(_) if part.len() > 1 => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    pending.extend([second, first]);
+                }
+                outcome @ Err(_) => outcomes.push(outcome),
+                Ok(()) => outcomes.extend(part.iter().map(|_| Ok(()))),
+            }
+        }
+    }
+    outcomes
+}
+
 async fn advance<'a, K: Kernel>(kernel: &K, steps: &'a [Step], done: &mut Vec<&'a Step>) -> Result<()> {
     for group in groups(steps) {
         carry_out(kernel, group).await?;
@@ -62,14 +83,22 @@ fn created(steps: &[Step]) -> Vec<Object> {
 fn groups(steps: &[Step]) -> impl Iterator<Item = &[Step]> {
     let joins = |one: &Step, next: &Step| {
         let transactional = |step: &Step| step.object().phase() == Phase::Firewall;
-        let same_kind = matches!((one, next), (Step::Create(_), Step::Create(_)) | (Step::Remove(_), Step::Remove(_)));
+        let removes = |step: &Step| matches!(step, Step::Remove(_));
+        let same_kind = makes(one) && makes(next) || removes(one) && removes(next);
         transactional(one) && transactional(next) && same_kind
     };
     steps.chunk_by(joins)
 }
 
+/// Whether a step is done by making its object: a rule set is mended by making it again, in the
+/// transaction that brings back what stood in it.
+fn makes(step: &Step) -> bool {
+    matches!(step, Step::Create(_) | Step::Update { object: Object::Nat(NatRule::Ruleset { .. }), .. })
+}
+
 async fn carry_out<K: Kernel>(kernel: &K, group: &[Step]) -> Result<()> {
     match group {
+        [first, ..] if makes(first) => kernel.create(&objects(group)).await,
         [Step::Update { was, object, .. }] => kernel.update(was, object).await,
         [Step::Remove(_), ..] => kernel.remove(&objects(group)).await,
         _ => kernel.create(&objects(group)).await,

@@ -2,75 +2,23 @@
 //! best effort and repeatable on the way out, and healed by the next detach wherever it was
 //! killed.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use common::{Host, run, wish};
 use netcore::bridge;
-use netcore::engine::Engine;
-use netcore::kernel::{Kernel, Memory};
-use netcore::model::{Attachment, AttachmentId, IpamConfig, Mark, Object};
-use netcore::store::Store;
+use netcore::kernel::Kernel;
+use netcore::model::{AttachmentId, Mark, Object};
 use netcore::{Error, Result};
 
-struct Host {
-    directory: tempfile::TempDir,
-    kernel: Memory,
-    engine: Engine<Memory>,
-}
-
-impl Host {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let kernel = Memory::new();
-        let engine = Engine::new(kernel.clone(), Store::new(directory.path().join("records")));
-        Self { directory, kernel, engine }
-    }
-
-    fn network(&self, name: &str, subnet: &str) -> bridge::Network {
-        let leases = self.directory.path().join("leases");
-        bridge::Network::new(name).unwrap().subnet(subnet).unwrap().masquerade().configure_ipam(|ipam| {
-            if let IpamConfig::HostLocal(host_local) = ipam {
-                host_local.data_dir = Some(leases);
-            }
-        })
-    }
-
-    /// The reservations on disk, by address.
-    fn leases(&self, network: &str) -> Vec<String> {
-        let mut names = names(self.directory.path().join("leases").join(network));
-        names.retain(|name| name.parse::<std::net::IpAddr>().is_ok());
-        names
-    }
-
-    fn records(&self) -> Vec<String> {
-        names(self.directory.path().join("records"))
-    }
-
-    /// What the kernel holds of the attachments themselves.
-    fn owned(&self, network: &bridge::Network) -> Vec<Object> {
-        let shared = Mark::of_network(&network.name);
-        let mut objects = self.kernel.objects();
-        objects.retain(|object| object.mark().is_some_and(|mark| mark.is_of(&network.name) && *mark != shared));
-        objects
-    }
-}
-
-fn names(directory: PathBuf) -> Vec<String> {
-    let Ok(listing) = std::fs::read_dir(directory) else { return Vec::new() };
-    let mut names: Vec<String> =
-        listing.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
-}
-
-fn wish(container: &str) -> Attachment {
-    Attachment::new(container.parse().unwrap(), Some(format!("/run/netns/{container}").into()))
-}
-
-fn run<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+/// What the kernel holds of the attachments themselves.
+fn owned(host: &Host, network: &bridge::Network) -> Vec<Object> {
+    let shared = Mark::of_network(&network.name);
+    let mut objects = host.kernel.objects();
+    objects.retain(|object| object.mark().is_some_and(|mark| mark.is_of(&network.name) && *mark != shared));
+    objects
 }
 
 #[test]
@@ -85,7 +33,7 @@ fn what_is_attached_checks_out_and_leaves_nothing_when_detached() {
         host.engine.detach(&web, "web-1").await.unwrap();
         host.engine.detach(&web, "web-1").await.unwrap();
     });
-    assert_eq!(host.owned(&web), []);
+    assert_eq!(owned(&host, &web), []);
     assert_eq!(host.leases("web"), Vec::<String>::new());
     assert_eq!(host.records(), Vec::<String>::new());
     assert!(host.kernel.objects().iter().all(|object| object.mark().is_none()), "{:#?}", host.kernel.objects());
@@ -154,7 +102,7 @@ fn killed_at_any_change_the_next_detach_heals() {
                 break;
             }
             heal(&host, &web).unwrap();
-            assert_eq!(host.owned(&web), [], "killed at change {changes}");
+            assert_eq!(owned(&host, &web), [], "killed at change {changes}");
             assert_eq!(host.leases("web"), Vec::<String>::new(), "killed at change {changes}");
             assert_eq!(host.records(), Vec::<String>::new(), "killed at change {changes}");
             run(host.engine.attach(&web, wish("web-1").publish(8080, 80))).unwrap();
@@ -173,7 +121,7 @@ fn killed_while_detaching_the_next_detach_finishes() {
             return;
         }
         run(host.engine.detach(&web, "web-1")).unwrap();
-        assert_eq!(host.owned(&web), [], "killed at change {changes}");
+        assert_eq!(owned(&host, &web), [], "killed at change {changes}");
         assert_eq!(host.leases("web"), Vec::<String>::new(), "killed at change {changes}");
     }
 }
@@ -189,8 +137,8 @@ fn without_a_record_the_marks_are_enough() {
         host.engine.detach(&web, "web-1").await.unwrap();
     });
     let second = "web-2".parse::<AttachmentId>().unwrap().mark(&web.name);
-    assert!(!host.owned(&web).is_empty());
-    assert!(host.owned(&web).iter().all(|object| object.mark() == Some(&second)));
+    assert!(!owned(&host, &web).is_empty());
+    assert!(owned(&host, &web).iter().all(|object| object.mark() == Some(&second)));
     assert_eq!(host.leases("web"), ["10.20.0.3"]);
 }
 

@@ -44,6 +44,10 @@ impl Ipam for Delegate {
         lease
     }
 
+    fn preview(&self, _: &Request<'_>) -> Result<Option<Lease>> {
+        Ok(None)
+    }
+
     fn release(&self, request: &Request<'_>) -> Result<()> {
         self.run("DEL", Some(request.attachment)).map(drop)
     }

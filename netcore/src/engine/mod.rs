@@ -8,6 +8,8 @@
 //! shared while an attachment changes, and exclusively when the last one has gone.
 
 mod attached;
+mod preview;
+mod repair;
 mod resolve;
 mod sharing;
 
@@ -26,7 +28,10 @@ use crate::model::{
 use crate::plan::{Step, drift, plan, removal, to_observe};
 use crate::store::{DEFAULT_DIRECTORY, Lock, Record, Store};
 
+pub use crate::store::Record as Standing;
 pub use attached::{Attached, Interface};
+pub use preview::Preview;
+pub use repair::{Outcome, Repair, RepairOptions, Repaired};
 
 /// Attaches containers to networks, and looks after what it made.
 pub struct Engine<K: Kernel = Linux> {
@@ -228,6 +233,15 @@ impl<K: Kernel> Engine<K> {
             Some(ipam) => ipam.status(&network.name),
             None => Ok(()),
         }
+    }
+
+    /// Every attachment there is a record of, or those to `network`; and what is wrong with records
+    /// that cannot be used.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the records cannot be listed.
+    pub fn attachments(&self, network: Option<&Name>) -> Result<(Vec<Standing>, Vec<Error>)> {
+        self.store.records(network)
     }
 
     async fn build(&self, kernel: &K, work: &mut Work) -> Result<Attached> {

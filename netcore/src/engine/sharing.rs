@@ -130,7 +130,7 @@ impl<K: Kernel> Engine<K> {
     fn owner_of(&self, path: &std::path::Path, own: &Name, target: &Target) -> Result<Option<Name>> {
         let id = self.kernel.identify(Some(path))?;
         let mut owner = None;
-        for record in self.store.records()? {
+        for record in self.store.records(None)?.0 {
             let container = &record.attachment.id.container;
             let Some(netns) = record.attachment.netns.as_deref() else { continue };
             match shared(&record) {

@@ -79,6 +79,35 @@ impl Ipam for HostLocal<'_> {
         }
     }
 
+    fn preview(&self, request: &Request<'_>) -> Result<Option<Lease>> {
+        let sets = range::sets(self.config)?;
+        let wishes = distribute(&sets, &request.attachment.addresses)?;
+        let dns = self.config.resolv_conf.as_deref().map_or(Ok(Dns::default()), resolv_conf::read)?;
+        let (directory, boot) = (self.open(request.network)?, Boot::read(&self.boot_id));
+        let held = |address| directory.as_ref().map_or(Ok(None), |directory| directory.get(address));
+        let is_ours =
+            |held: &Option<Reservation>| held.as_ref().is_some_and(|held| held.holder.is(&request.attachment.id));
+        let give = |(number, (set, wish)): (usize, (&Set, Option<IpAddr>))| {
+            let (address, pool) = match (wish.and_then(|wish| Some((wish, set.pool_of(wish)?))), &directory) {
+                (Some((wish, pool)), _) => {
+                    let held = held(wish)?;
+                    if !is_ours(&held) && !is_free(held.as_ref(), boot.as_ref()) {
+                        return Err(taken(request.network, wish, &held.map_or(Holder::Nobody, |held| held.holder)));
+                    }
+                    (wish, pool)
+                }
+                (None, Some(directory)) => choose(directory, number, set, |address| {
+                    Ok(!directory.has(address)? || is_free(directory.get(address)?.as_ref(), boot.as_ref()))
+                })?
+                .ok_or_else(|| exhausted(request.network, set))?,
+                (None, None) => set.after(None).next().ok_or_else(|| exhausted(request.network, set))?,
+            };
+            leased(address, pool)
+        };
+        let addresses = sets.iter().zip(wishes).enumerate().map(give).collect::<Result<_>>()?;
+        Ok(Some(Lease { addresses, routes: self.config.routes.clone(), dns, ..Lease::default() }))
+    }
+
     fn release(&self, request: &Request<'_>) -> Result<()> {
         let Some(directory) = self.open(request.network)? else { return Ok(()) };
         let id = &request.attachment.id;
@@ -136,7 +165,7 @@ impl Ipam for HostLocal<'_> {
         let boot = Boot::read(&self.boot_id);
         for (number, set) in sets.iter().enumerate() {
             let free = choose(&directory, number, set, |address| {
-                Ok(!directory.has(address)? || is_free(directory.get(address)?, boot.as_ref()))
+                Ok(!directory.has(address)? || is_free(directory.get(address)?.as_ref(), boot.as_ref()))
             })?;
             if free.is_none() {
                 return Err(exhausted(network, set));
@@ -183,9 +212,7 @@ impl Desk<'_> {
         let (address, pool) = chosen.ok_or_else(|| exhausted(self.network, set))?;
         self.given.push(address);
         self.locked.set_last_reserved(number, address)?;
-        let network = IpNetwork::new(address, pool.subnet.prefix())
-            .map_err(|_| Error::invalid("subnet", pool.subnet, "a subnet"))?;
-        Ok(LeasedAddress { address: network, gateway: Some(pool.gateway) })
+        leased(address, pool)
     }
 
     /// Reserves `address`; `false` when somebody has it.
@@ -196,7 +223,7 @@ impl Desk<'_> {
         // A file that cannot be read is somebody's.
         let Ok(held) = self.directory.get(address) else { return Ok(false) };
         let is_ours = held.as_ref().is_some_and(|held| held.holder.is(self.id));
-        if !is_ours && !is_free(held, self.boot.as_ref()) {
+        if !is_ours && !is_free(held.as_ref(), self.boot.as_ref()) {
             return Ok(false);
         }
         // Ours from an attempt that was cut short, or nobody's: a fresh one takes its place.
@@ -210,6 +237,12 @@ impl Desk<'_> {
             let _ = self.locked.remove(*address);
         }
     }
+}
+
+fn leased(address: IpAddr, pool: &Pool) -> Result<LeasedAddress> {
+    let network =
+        IpNetwork::new(address, pool.subnet.prefix()).map_err(|_| Error::invalid("subnet", pool.subnet, "a subnet"))?;
+    Ok(LeasedAddress { address: network, gateway: Some(pool.gateway) })
 }
 
 /// The first address of `set` that `claim` can have, in the order they are given out. Directly
@@ -239,7 +272,7 @@ fn choose<'s>(
 }
 
 /// Whether an address that is, or was, reserved like this can be given out.
-fn is_free(held: Option<Reservation>, boot: Option<&Boot>) -> bool {
+fn is_free(held: Option<&Reservation>, boot: Option<&Boot>) -> bool {
     let Some(held) = held else { return true };
     let is_stale = || boot.zip(held.stamp()).is_some_and(|(boot, stamp)| stamp.is_stale(boot));
     held.holder == Holder::Nobody || is_stale()

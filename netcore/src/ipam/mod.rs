@@ -31,6 +31,13 @@ pub trait Ipam: Send + Sync {
     /// [`Error::Delegate`](crate::Error::Delegate).
     fn allocate(&self, request: &Request<'_>) -> Result<Lease>;
 
+    /// What [`allocate`](Self::allocate) would give if it were asked now, without giving it;
+    /// `None` when that cannot be known beforehand.
+    ///
+    /// # Errors
+    /// As [`allocate`](Self::allocate).
+    fn preview(&self, request: &Request<'_>) -> Result<Option<Lease>>;
+
     /// Takes an attachment's addresses back. That it has none is a success, so this can be
     /// repeated.
     ///
@@ -64,6 +71,10 @@ pub trait Ipam: Send + Sync {
 impl<T: Ipam + ?Sized> Ipam for &T {
     fn allocate(&self, request: &Request<'_>) -> Result<Lease> {
         (**self).allocate(request)
+    }
+
+    fn preview(&self, request: &Request<'_>) -> Result<Option<Lease>> {
+        (**self).preview(request)
     }
 
     fn release(&self, request: &Request<'_>) -> Result<()> {

@@ -56,6 +56,10 @@ impl Ipam for Static<'_> {
         Ok(Lease { addresses, routes, dns, namespace: None })
     }
 
+    fn preview(&self, request: &Request<'_>) -> Result<Option<Lease>> {
+        self.allocate(request).map(Some)
+    }
+
     fn release(&self, _: &Request<'_>) -> Result<()> {
         Ok(())
     }

@@ -31,11 +31,12 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// Proof that a message was not forwarded by a router (RFC 4861 §7.1.2).
 const HOP_LIMIT: u32 = 255;
 
-/// Announces `addresses`, which are the sandbox's, on their interfaces. Those of interfaces that
-/// are down are not announced: nobody would hear it.
+/// Announces `addresses` on their interfaces. Those of interfaces that are down are not
+/// announced: nobody would hear it.
 pub(super) async fn announce(kernel: &Linux, addresses: &[&Address]) -> Result<()> {
-    let (Some(netns), Some(rtnl)) = (kernel.sandbox(), kernel.at(Place::Sandbox)?) else { return Ok(()) };
     for address in addresses {
+        let Some(rtnl) = kernel.at(address.place)? else { continue };
+        let netns = kernel.sandbox().filter(|_| address.place == Place::Sandbox);
         let failed = |refusal: Refusal| refusal.error("announce", show(address));
         let Some(interface) = seen::by_name(&rtnl, &address.link).await.map_err(failed)? else { continue };
         let Some(mac) = interface.mac.filter(|mac| interface.up && mac.is_unicast()) else { continue };
@@ -68,15 +69,19 @@ async fn ask_for_own(rtnl: &Rtnl, interface: &Seen, address: &Address) -> Result
     forgive(forgotten, &[Errno::NOENT])
 }
 
-fn advertise(netns: &Netns, interface: &Seen, mac: Mac, ip: Ipv6Addr) -> Result<Result<(), Errno>> {
+fn advertise(netns: Option<&Netns>, interface: &Seen, mac: Mac, ip: Ipv6Addr) -> Result<Result<(), Errno>> {
     let index = interface.index;
-    netns.run(|| {
+    let send = || {
         let socket = socket_with(AddressFamily::INET6, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::ICMPV6))?;
         sockopt::set_ipv6_multicast_hops(&socket, HOP_LIMIT)?;
         bind(&socket, &SocketAddrV6::new(ip, 0, 0, index))?;
         let to = SocketAddrV6::new(ALL_NODES, 0, 0, index);
         sendto(&socket, &advertisement(ip, mac), SendFlags::empty(), &to).map(drop)
-    })
+    };
+    match netns {
+        Some(netns) => netns.run(send),
+        None => Ok(send()),
+    }
 }
 
 /// An unsolicited neighbour advertisement (RFC 4861 §4.4) that overrides what is remembered.

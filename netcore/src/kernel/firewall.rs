@@ -96,14 +96,8 @@ impl Firewall {
 
     /// Turns `was` into `rule`; both have the same key.
     pub(super) fn update(&self, was: &NatRule, rule: &NatRule) -> Result<()> {
-        match rule {
-            // Making the table again repairs what is damaged of it.
-            NatRule::Ruleset { .. } => self.create(&[rule]),
-            _ => {
-                self.remove(&[was])?;
-                self.create(&[rule])
-            }
-        }
+        self.remove(&[was])?;
+        self.create(&[rule])
     }
 
     /// Removes `rules` in one transaction. Connections that came by a withdrawn port are cut, or

@@ -1,5 +1,6 @@
 //! The Linux kernel as a [`Kernel`]: which interface to it each kind of object goes through.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -164,10 +165,11 @@ impl Kernel for Linux {
         let interfaces = Interfaces::of(self, wanted).await?;
         let mut seen = Vec::with_capacity(wanted.len());
         seen.extend(binding::observe(&kinds.bindings));
+        let mut once = HashSet::new();
         for link in &kinds.links {
             for object in seen::link(self, &interfaces, link).await? {
                 // A bridge may be asked for by several; the same interface may be in the way twice.
-                if !seen.contains(&object) {
+                if once.insert(object.key()) {
                     seen.push(object);
                 }
             }

@@ -248,6 +248,11 @@ impl Kernel for Memory {
             let sandbox = self.sandbox_of(object);
             match held.position(sandbox.as_deref(), object) {
                 None => {}
+                // Making the table again mends it.
+                Some(position) if matches!(object, Object::Nat(NatRule::Ruleset { .. })) => {
+                    held.objects[position].1 = object.clone();
+                    continue;
+                }
                 Some(_) if matches!(object, Object::Nat(rule) if !matches!(rule, NatRule::Publish { .. })) => continue,
                 Some(_) => {
                     return Err(Error::Kernel {

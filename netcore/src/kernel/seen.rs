@@ -224,6 +224,9 @@ pub(super) fn from_answer(answer: &RouteNetlinkMessage) -> Option<Seen> {
     }
 }
 
+/// From how many interfaces on all are read at once: an attachment stands on two or three.
+const MANY: usize = 64;
+
 /// The interfaces that were looked at for one observation, by place and name.
 #[derive(Debug, Default)]
 pub(super) struct Interfaces {
@@ -259,13 +262,7 @@ impl Interfaces {
         }
         names.sort_unstable();
         names.dedup();
-        let look = names.into_iter().map(|(place, name)| async move {
-            let Some(rtnl) = kernel.at(place)? else { return Ok::<_, Error>(None) };
-            let seen = by_name(&rtnl, name).await;
-            let seen = seen.map_err(|refusal| refusal.error("read", format_args!("link {name} ({place})")))?;
-            Ok(seen.map(|seen| ((place, name.clone()), seen)))
-        });
-        let seen = try_join_all(look).await?.into_iter().flatten().collect();
+        let seen = if names.len() >= MANY { among_all(kernel, &names).await? } else { each(kernel, names).await? };
         let vlans = if wanted.iter().any(vlan::matters) { vlan::all(kernel).await? } else { HashMap::new() };
         Ok(Self { seen, vlans })
     }
@@ -288,6 +285,31 @@ impl Interfaces {
     }
 }
 
+/// The interfaces of those names, asked for one by one, all at once.
+async fn each(kernel: &Linux, names: Vec<(Place, &InterfaceName)>) -> Result<HashMap<(Place, InterfaceName), Seen>> {
+    let look = names.into_iter().map(|(place, name)| async move {
+        let Some(rtnl) = kernel.at(place)? else { return Ok::<_, Error>(None) };
+        let seen = by_name(&rtnl, name).await;
+        let seen = seen.map_err(|refusal| refusal.error("read", format_args!("link {name} ({place})")))?;
+        Ok(seen.map(|seen| ((place, name.clone()), seen)))
+    });
+    Ok(try_join_all(look).await?.into_iter().flatten().collect())
+}
+
+/// The interfaces of those names, out of all there are.
+async fn among_all(kernel: &Linux, names: &[(Place, &InterfaceName)]) -> Result<HashMap<(Place, InterfaceName), Seen>> {
+    let mut found = HashMap::with_capacity(names.len());
+    for place in [Place::Host, Place::Sandbox] {
+        let wanted: HashMap<&str, &InterfaceName> =
+            names.iter().filter(|(at, _)| *at == place).map(|(_, name)| (name.as_str(), *name)).collect();
+        let Some(rtnl) = kernel.at(place)?.filter(|_| !wanted.is_empty()) else { continue };
+        let all = all(&rtnl).await.map_err(|refusal| refusal.error("list", format_args!("links ({place})")))?;
+        let named = all.into_iter().filter_map(|seen| Some(((place, (*wanted.get(&*seen.name)?).clone()), seen)));
+        found.extend(named);
+    }
+    Ok(found)
+}
+
 /// What is there of `wanted`: the link itself, and an interface of the sandbox that bears the
 /// name its other end should have.
 pub(super) async fn link(kernel: &Linux, interfaces: &Interfaces, wanted: &Link) -> Result<Vec<Object>> {
@@ -301,7 +323,10 @@ pub(super) async fn link(kernel: &Linux, interfaces: &Interfaces, wanted: &Link)
     if let Some(found) = found {
         let port = match found.master {
             Some(master) => Some(Port {
-                bridge: interfaces.name_of(kernel, wanted.place, master).await?,
+                bridge: match wanted.port.as_ref().and_then(|port| interfaces.get(wanted.place, &port.bridge)) {
+                    Some(bridge) if bridge.index == master => bridge.name(),
+                    _ => interfaces.name_of(kernel, wanted.place, master).await?,
+                },
                 hairpin: found.hairpin,
                 isolated: found.isolated,
                 vlans: interfaces

@@ -30,7 +30,7 @@ const DAD_PATIENCE: Duration = Duration::from_secs(10);
 /// How long to trust in notifications before looking again: the socket's buffer may overflow.
 const PACE: Duration = Duration::from_millis(20);
 
-/// Waits for the links and addresses among `objects`, then announces the sandbox's addresses.
+/// Waits for the links and addresses among `objects`, then announces the addresses.
 pub(super) async fn settle(kernel: &Linux, objects: &[Object]) -> Result<()> {
     let (mut ports, mut detecting, mut announced) = (Vec::new(), Vec::new(), Vec::new());
     for object in objects {
@@ -40,9 +40,7 @@ pub(super) async fn settle(kernel: &Linux, objects: &[Object]) -> Result<()> {
                 if address.dad && address.address.is_ipv6() {
                     detecting.push(address);
                 }
-                if address.place == Place::Sandbox {
-                    announced.push(address);
-                }
+                announced.push(address);
             }
             _ => {}
         }

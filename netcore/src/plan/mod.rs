@@ -24,17 +24,39 @@ pub use step::Step;
 /// [`Error::Conflict`], [`Error::InterfaceExists`] or [`Error::PortTaken`] when something that is
 /// not ours to change stands in the way. Nothing has been touched then.
 pub fn plan(wanted: &[Object], actual: &State) -> Result<Vec<Step>> {
+    let (steps, obstacles) = plan_around(wanted, actual);
+    match obstacles.into_iter().next() {
+        Some(obstacle) => Err(obstacle.error),
+        None => Ok(steps),
+    }
+}
+
+/// Something in the way that is not ours to change.
+#[derive(Debug)]
+pub struct Obstacle {
+    /// What is wanted and cannot be had.
+    pub object: Object,
+    /// Why.
+    pub error: Error,
+}
+
+/// As [`plan`], but as far as it goes: what stands in the way of one object does not keep the
+/// others from being planned.
+#[must_use]
+pub fn plan_around(wanted: &[Object], actual: &State) -> (Vec<Step>, Vec<Obstacle>) {
     let seen = actual.by_key();
-    let mut steps = Vec::new();
+    let (mut steps, mut obstacles) = (Vec::new(), Vec::new());
     for drift in drift(wanted, actual) {
-        match seen.get(&drift.object.key()) {
-            None => {
-                refuse_occupied_name(&drift.object, &seen)?;
-                parent::refuse_unfit_parent(&drift.object, &seen)?;
-                steps.push(Step::Create(drift.object));
-            }
-            Some(was) => {
-                refuse_foreign(&drift, was)?;
+        let was = seen.get(&drift.object.key());
+        let allowed = match was {
+            None => refuse_occupied_name(&drift.object, &seen)
+                .and_then(|()| parent::refuse_unfit_parent(&drift.object, &seen)),
+            Some(was) => refuse_foreign(&drift, was),
+        };
+        match (allowed, was) {
+            (Err(error), _) => obstacles.push(Obstacle { object: drift.object, error }),
+            (Ok(()), None) => steps.push(Step::Create(drift.object)),
+            (Ok(()), Some(was)) => {
                 steps.push(Step::Update { was: (*was).clone(), object: drift.object, differences: drift.differences });
             }
         }
@@ -44,7 +66,10 @@ pub fn plan(wanted: &[Object], actual: &State) -> Result<Vec<Step>> {
             for rival in rivals(address, wanted, actual) {
                 match address.rivals {
                     Rivals::Allow => {}
-                    Rivals::Refuse => return Err(rival_error(address, rival)),
+                    Rivals::Refuse => {
+                        steps.retain(|step| step.object() != object);
+                        obstacles.push(Obstacle { object: object.clone(), error: rival_error(address, rival) });
+                    }
                     Rivals::Replace => steps.push(Step::Remove(Object::Address(rival.clone()))),
                 }
             }
@@ -52,7 +77,7 @@ pub fn plan(wanted: &[Object], actual: &State) -> Result<Vec<Step>> {
     }
     steps.sort_by_key(|step| (step.object().phase(), matches!(step, Step::Create(_) | Step::Update { .. })));
     steps.dedup();
-    Ok(steps)
+    (steps, obstacles)
 }
 
 /// Those of `unwanted` that have to be looked at before they are removed. What is inside the

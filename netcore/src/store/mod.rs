@@ -13,6 +13,7 @@
 //! The mode is part of the name because several plugins of one chain may attach the same
 //! interface of the same container to the same network, each in its own way.
 
+mod drop_in;
 mod lock;
 
 use std::fs;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::model::{Attachment, AttachmentId, Lease, Mode, Name, Network};
 
+pub(crate) use drop_in::persist;
 pub use lock::Lock;
 
 /// Where records live unless told otherwise.
@@ -182,14 +184,6 @@ impl Store {
         self.find(|_, name| name == mode.name())
     }
 
-    /// All records; those that cannot be understood are left out.
-    ///
-    /// # Errors
-    /// [`Error::File`].
-    pub fn records(&self) -> Result<Vec<Record>> {
-        self.find(|_, _| true)
-    }
-
     /// The records whose names are as wanted.
     fn find(&self, is_wanted: impl Fn(&AttachmentId, &str) -> bool) -> Result<Vec<Record>> {
         let mut records = Vec::new();
@@ -216,6 +210,42 @@ impl Store {
             }
         }
         Ok(false)
+    }
+
+    /// Every record, or every record of `network`; and what is wrong with those that cannot be
+    /// understood, which stay where they are.
+    ///
+    /// # Errors
+    /// [`Error::File`] when a directory cannot be listed.
+    pub fn records(&self, network: Option<&Name>) -> Result<(Vec<Record>, Vec<Error>)> {
+        let (mut records, mut faults) = (Vec::new(), Vec::new());
+        let networks = match network {
+            Some(network) => vec![network.clone()],
+            None => self.networks()?,
+        };
+        for network in networks {
+            let mut paths = entries(&self.directory.join(network.as_str()))?;
+            paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+            paths.sort();
+            for path in paths {
+                match read(&path) {
+                    Ok(Some(record)) if self.file(&record.network, &record.attachment.id, "json") == path => {
+                        records.push(record);
+                    }
+                    Ok(Some(record)) => faults.push(Error::Record {
+                        reason: format!(
+                            "is of {} on network {}, and not in its place: another program has put it there",
+                            record.attachment.id, record.network.name
+                        ),
+                        path,
+                    }),
+                    // Gone meanwhile.
+                    Ok(None) => {}
+                    Err(error) => faults.push(error),
+                }
+            }
+        }
+        Ok((records, faults))
     }
 
     /// Whether anybody is attached to `network`.

@@ -199,6 +199,8 @@ impl Wish<'_> {
         let mut switches = Vec::new();
         if self.has(false) {
             switches.push(on("net/ipv4/ip_forward".to_owned()));
+            // The switch of all sets this one too; but it can be thrown alone.
+            switches.push(on(format!("net/ipv4/conf/{}/forwarding", self.config.bridge())));
             if self.attachment.publish.iter().any(PortMapping::reaches_ipv4_loopback) {
                 // Lets 127.0.0.1 leave by the bridge; our table keeps it from arriving by a wire.
                 // What comes back by a VLAN is routed as if it came by the bridge, with br_netfilter.

@@ -20,7 +20,9 @@ mod sys;
 mod tests;
 mod user_data;
 
-use std::collections::BTreeSet;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::CStr;
 use std::io;
 
 use nftnl_sys::libc;
@@ -32,6 +34,10 @@ use ruleset::Set;
 use socket::{Answer, Messages, Socket, present};
 use survey::Survey;
 use sys::ElementMessage;
+
+/// From how many elements on whole sets are read: an attachment has a handful, a repair of a
+/// host thousands, and a listing brings some hundred elements for the price of one question.
+const MANY: usize = 256;
 
 const TABLE_NAME: &str = "firewall table netcore";
 
@@ -121,8 +127,27 @@ impl Nft {
         Ok(found)
     }
 
-    /// The elements of those keys, as they are.
+    /// The elements of those keys, as they are: asked for one by one if they are few, found in a
+    /// listing of their sets if they are many.
     fn look_up(&self, elements: &[&Element]) -> Result<Vec<Option<Element>>> {
+        if elements.len() < MANY {
+            return self.ask_for(elements);
+        }
+        let mut listed: HashMap<&CStr, HashMap<Vec<u8>, Element>> = HashMap::new();
+        for element in elements {
+            if let Entry::Vacant(unknown) = listed.entry(element.set.name) {
+                let present = self.list(element.set)?.into_iter();
+                unknown.insert(present.map(|element| (element.raw.key.clone(), element)).collect());
+            }
+        }
+        let find = |wanted: &&Element| {
+            let seen = listed.get(wanted.set.name)?.get(&wanted.raw.key)?;
+            seen.has_key_of(wanted).then(|| seen.clone())
+        };
+        Ok(elements.iter().map(find).collect())
+    }
+
+    fn ask_for(&self, elements: &[&Element]) -> Result<Vec<Option<Element>>> {
         let mut questions = Messages::new();
         for element in elements {
             questions.add(libc::NFT_MSG_GETSETELEM, 0, &ElementMessage::new(element.set, &element.raw.only_key()));

@@ -18,7 +18,7 @@ fn new_addresses_are_announced() {
         create_all(&kernel, &wanted).await;
         let filter = "arp or (icmp6 and ip6[40] == 136)";
         let mut tcpdump = Command::new("tcpdump")
-            .args(["-lnei", "br-web", "-c", "2", filter])
+            .args(["-lnei", "br-web", "-c", "4", filter])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -34,6 +34,9 @@ fn new_addresses_are_announced() {
         assert!(heard.contains("0a:58:0a:14:00:02 > ff:ff:ff:ff:ff:ff"), "{heard}");
         assert!(heard.contains("Request who-has 10.20.0.2 tell 10.20.0.2"), "{heard}");
         assert!(heard.contains("fd00:20::2 > ff02::1: ICMP6, neighbor advertisement, tgt is fd00:20::2"), "{heard}");
+        // The gateway's, too: a bridge that was made anew has another address than the old one.
+        assert!(heard.contains("Request who-has 10.20.0.1 tell 10.20.0.1"), "{heard}");
+        assert!(heard.contains("fd00:20::1 > ff02::1: ICMP6, neighbor advertisement, tgt is fd00:20::1"), "{heard}");
         assert_eq!(ip(Some("web-1"), "-4 neigh"), "");
     });
 }

@@ -1,0 +1,363 @@
+//! `repair`: everything the records ask for, back in place, whatever became of it.
+//!
+//! One look at the whole host first, without a lock: where nothing is wrong, nobody waits. What
+//! looks wrong may be an attachment in the making or on its way out, so those attachments are
+//! locked, read again and looked at again before anything is done. What is missing of the
+//! firewall comes back in one transaction for all of them.
+//!
+//! What is inside a container is its own: plugins chained behind us tune it, and so does what runs
+//! there. It is made anew only when the link that leads there is gone.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::{Engine, Locks, desired};
+use crate::apply::apply_each;
+use crate::error::{Error, Result};
+use crate::kernel::Kernel;
+use crate::model::{AttachmentId, Key, Link, LinkKind, Name, NatRule, Object, Place, State};
+use crate::plan::{Drift, Step, drift, plan_around};
+use crate::store::{self, Record};
+
+/// What a [repair](Engine::repair) is to do.
+#[derive(Clone, Debug, Default)]
+pub struct RepairOptions {
+    /// The network to look at; every one when `None`.
+    pub network: Option<Name>,
+    /// Only look.
+    pub check: bool,
+}
+
+/// What a repair found, and did.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Repair {
+    /// How many attachments were looked at.
+    pub attachments: usize,
+    /// Every object that was not as it should be.
+    pub objects: Vec<Repaired>,
+    /// Records that could not be used, and stay in place: what is wrong with each.
+    pub faults: Vec<String>,
+}
+
+impl Repair {
+    /// How many objects ended as `outcome` says.
+    #[must_use]
+    pub fn count(&self, outcome: impl Fn(&Outcome) -> bool) -> usize {
+        self.objects.iter().filter(|object| outcome(&object.outcome)).count()
+    }
+}
+
+/// An object that was not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Repaired {
+    /// Whose it is: `network/container` (and `/interface` if it is not eth0), `network` for what its
+    /// attachments share, `host` for what all networks share.
+    pub who: String,
+    /// The object, in words.
+    pub object: String,
+    /// How it was found, in words: `missing`, or what differs.
+    pub found: String,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of an object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", rename_all = "lowercase")]
+pub enum Outcome {
+    /// It was left as it is: this was only a check.
+    Left,
+    /// It is as it should be again.
+    Restored,
+    /// It is not.
+    Failed {
+        /// Why, and what can be done about it.
+        reason: String,
+    },
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Left => f.pad("left"),
+            Self::Restored => f.pad("restored"),
+            Self::Failed { reason } => write!(f, "not restored: {reason}"),
+        }
+    }
+}
+
+/// Rules that replaced others of another shape have lost the elements of theirs, which shows only
+/// at a second look. There is nothing to be found at a third.
+const ROUNDS: usize = 2;
+
+impl<K: Kernel> Engine<K> {
+    /// Brings back everything the records ask for: the firewall's table and what stands in it,
+    /// bridges with their addresses, the host's ends of links, routes and settings of the host.
+    /// What is not ours is not touched; what cannot be restored does not keep the rest from it.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the records cannot be listed, [`Error::Kernel`] when the kernel does
+    /// not answer. Everything else is in the report.
+    pub async fn repair(&self, options: &RepairOptions) -> Result<Repair> {
+        let (records, faults) = self.store.records(options.network.as_ref())?;
+        let faults = faults.iter().map(Error::to_string).collect();
+        let mut report = Repair { attachments: records.len(), objects: Vec::new(), faults };
+        let host = self.kernel.enter(None).await?;
+
+        let wishes = Wishes::of(records, &mut report);
+        let seen = wishes.observe(&host).await?;
+        let suspects: HashSet<usize> =
+            drift(&wishes.objects, &seen).iter().filter_map(|drift| wishes.owner_of(&drift.object)).collect();
+        if suspects.is_empty() {
+            return Ok(report);
+        }
+        let suspects = wishes.records.into_iter().enumerate().filter(|(place, _)| suspects.contains(place));
+        let (records, _locks) = self.hold(suspects.map(|(_, record)| record), &mut report).await;
+        let wishes = Wishes::of(records, &mut report);
+        for _ in 0..ROUNDS {
+            if !self.mend(&host, &wishes, options.check, &mut report).await? {
+                break;
+            }
+        }
+        Ok(report)
+    }
+
+    /// Has the host's switches that the records ask for (forwarding, for one) set from its next start
+    /// on, by a file of ours under `/etc/sysctl.d`; that file, or `None` when they ask for none.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] naming the file and line that would undo it, [`Error::File`].
+    pub fn persist(&self) -> Result<Option<PathBuf>> {
+        let (records, _) = self.store.records(None)?;
+        let wishes = Wishes::of(records, &mut Repair::default());
+        let settings: BTreeMap<String, String> = wishes
+            .objects
+            .iter()
+            .filter_map(|object| match object {
+                Object::Sysctl(setting) if is_everybodys(object) => Some((setting.name.clone(), setting.value.clone())),
+                _ => None,
+            })
+            .collect();
+        if settings.is_empty() {
+            return Ok(None);
+        }
+        store::persist(Path::new("/"), &settings).map(Some)
+    }
+
+    /// Locks what `records` are about, and reads them again: an attachment may have come about, or
+    /// gone, meanwhile.
+    async fn hold(&self, records: impl Iterator<Item = Record>, report: &mut Repair) -> (Vec<Record>, Vec<Locks>) {
+        let (mut held, mut locks, mut left) = (Vec::new(), Vec::new(), Vec::new());
+        for record in records {
+            let (network, id) = (&record.network, &record.attachment.id);
+            let attempt =
+                self.lock(network, &record.attachment).and_then(|locks| Ok((locks, self.store.load(network, id)?)));
+            match attempt {
+                Ok((lock, Some(record))) => {
+                    held.push(record);
+                    locks.push(lock);
+                }
+                Ok((lock, None)) => {
+                    lock.attachment.remove();
+                    left.push(network.name.clone());
+                }
+                Err(error) => report.faults.push(error.to_string()),
+            }
+        }
+        for network in left {
+            // Looking for the lock has made its directory anew.
+            report.faults.extend(self.tidy(&network, &[]).await.err().map(|error| error.to_string()));
+        }
+        (held, locks)
+    }
+
+    /// Repairs what differs from `wishes`; says whether another look may show more.
+    async fn mend(&self, host: &K, wishes: &Wishes, check: bool, report: &mut Repair) -> Result<bool> {
+        let seen = wishes.observe(host).await?;
+        let drifts = drift(&wishes.objects, &seen);
+        let (mut steps, obstacles) = plan_around(&wishes.objects, &seen);
+        // A pair is made from both its ends, together with what is to be inside.
+        let cut_off: Vec<usize> = steps
+            .iter()
+            .filter_map(|step| is_lost_pair(step).then(|| wishes.owner_of(step.object())).flatten())
+            .collect();
+        steps.retain(|step| !is_lost_pair(step));
+
+        let mut outcomes: HashMap<Key, Outcome> = HashMap::new();
+        for obstacle in obstacles {
+            outcomes.insert(obstacle.object.key(), Outcome::Failed { reason: obstacle.error.to_string() });
+        }
+        if !check {
+            let done = apply_each(host, &steps).await;
+            for (step, done) in steps.iter().zip(&done) {
+                outcomes.insert(step.object().key(), outcome(done));
+            }
+            for place in cut_off {
+                let record = &wishes.records[place];
+                let key = |object: &&Object| matches!(object, Object::Link(Link { kind: LinkKind::Veth(_), .. }));
+                let done = self.reconnect(record).await;
+                let links = desired(record)?.attachment;
+                outcomes.extend(links.iter().filter(key).map(|object| (object.key(), outcome(&done))));
+            }
+            let changed: Vec<Object> = steps
+                .iter()
+                .zip(&done)
+                .filter(|(step, done)| done.is_ok() && !matches!(step, Step::Remove(_)))
+                .map(|(step, _)| step.object().clone())
+                .collect();
+            if let Err(error) = host.settle(&changed).await {
+                report.faults.push(error.to_string());
+            }
+        }
+        let rules_mended = !check
+            && steps
+                .iter()
+                .any(|step| matches!(step, Step::Update { object: Object::Nat(NatRule::Ruleset { .. }), .. }));
+        for drift in drifts {
+            let outcome = outcomes.remove(&drift.object.key()).unwrap_or(Outcome::Left);
+            let who = wishes.who(&drift.object);
+            report.objects.push(Repaired { who, object: drift.object.to_string(), found: found(&drift), outcome });
+        }
+        Ok(rules_mended)
+    }
+
+    /// Makes an attachment's link anew, with everything inside the container that went with it.
+    async fn reconnect(&self, record: &Record) -> Result<()> {
+        let id = &record.attachment.id;
+        let gone = |reason: &str| Error::Netns {
+            path: record.attachment.netns.clone().unwrap_or_default(),
+            reason: format!("{reason}; detach {id} and attach it again"),
+            source: None,
+        };
+        let netns = record.attachment.netns.as_deref().ok_or_else(|| gone("is not known"))?;
+        if netns.starts_with("/proc") {
+            return Err(gone("may be another process' by now"));
+        }
+        let kernel = self.kernel.enter(Some(netns)).await.map_err(|error| gone(&format!("is gone ({error})")))?;
+        let own = desired(record)?.attachment;
+        let (steps, obstacles) = plan_around(&own, &kernel.observe(&own).await?);
+        let mut errors: Vec<Error> = obstacles.into_iter().map(|obstacle| obstacle.error).collect();
+        errors.extend(apply_each(&kernel, &steps).await.into_iter().filter_map(Result::err));
+        Error::from_list(errors)?;
+        kernel.settle(&own).await
+    }
+}
+
+/// What records ask for of the host.
+struct Wishes {
+    records: Vec<Record>,
+    /// Each object once.
+    objects: Vec<Object>,
+    /// By what identifies it, the first record that asks for an object, and whether it is shared.
+    owners: HashMap<Key, (usize, bool)>,
+}
+
+impl Wishes {
+    fn of(records: Vec<Record>, report: &mut Repair) -> Self {
+        let mut wishes = Self { records, objects: Vec::new(), owners: HashMap::new() };
+        for (place, record) in wishes.records.iter().enumerate() {
+            // An attachment in the making has no lease yet, and one that stayed so is nobody's: the
+            // next detach takes it away.
+            if record.network.ipam.is_some() && record.lease.is_none() {
+                continue;
+            }
+            let desired = match desired(record) {
+                Ok(desired) => desired,
+                Err(error) => {
+                    report.faults.push(format!("{}: {error}", who(record)));
+                    continue;
+                }
+            };
+            for (objects, shared) in [(desired.host, true), (desired.network, true), (desired.attachment, false)] {
+                for object in objects.into_iter().filter(is_on_host) {
+                    if let Entry::Vacant(new) = wishes.owners.entry(object.key()) {
+                        new.insert((place, shared));
+                        wishes.objects.push(object);
+                    }
+                }
+            }
+        }
+        wishes
+    }
+
+    /// What is there of it. The container's end of a pair is not looked at, and taken to be as it
+    /// should be.
+    async fn observe<K: Kernel>(&self, host: &K) -> Result<State> {
+        let mut seen = host.observe(&self.objects).await?;
+        let wanted: HashMap<Key, &LinkKind> = self
+            .objects
+            .iter()
+            .filter_map(|object| match object {
+                Object::Link(Link { kind: kind @ LinkKind::Veth(_), .. }) => Some((object.key(), kind)),
+                _ => None,
+            })
+            .collect();
+        for object in &mut seen.0 {
+            let key = object.key();
+            if let Object::Link(Link { kind: kind @ LinkKind::Veth(_), .. }) = object
+                && let Some(wanted) = wanted.get(&key)
+            {
+                kind.clone_from(wanted);
+            }
+        }
+        Ok(seen)
+    }
+
+    fn owner_of(&self, object: &Object) -> Option<usize> {
+        self.owners.get(&object.key()).map(|(place, _)| *place)
+    }
+
+    fn who(&self, object: &Object) -> String {
+        match self.owners.get(&object.key()) {
+            Some((place, shared)) if !is_everybodys(object) => {
+                let record = &self.records[*place];
+                if *shared { record.network.name.to_string() } else { who(record) }
+            }
+            _ => "host".to_owned(),
+        }
+    }
+}
+
+fn who(record: &Record) -> String {
+    let id = &record.attachment.id;
+    let name = format!("{}/{}", record.network.name, id.container);
+    if id.interface.as_str() == AttachmentId::DEFAULT_INTERFACE { name } else { format!("{name}/{}", id.interface) }
+}
+
+/// Whether an object is there for all networks, and not for one.
+fn is_everybodys(object: &Object) -> bool {
+    match object {
+        Object::Nat(NatRule::Ruleset { .. }) => true,
+        Object::Sysctl(setting) => !setting.name.contains("/conf/") || setting.name.contains("/conf/all/"),
+        _ => false,
+    }
+}
+
+/// Whether an object is the host's own. What is inside a container is its runtime's by now.
+fn is_on_host(object: &Object) -> bool {
+    !matches!(object, Object::Binding(_)) && object.place().is_none_or(|place| place == Place::Host)
+}
+
+fn is_lost_pair(step: &Step) -> bool {
+    matches!(step, Step::Create(Object::Link(Link { kind: LinkKind::Veth(_), .. })))
+}
+
+fn found(drift: &Drift) -> String {
+    if drift.is_missing() {
+        return "missing".to_owned();
+    }
+    let differences: Vec<String> =
+        drift.differences.iter().map(|difference| format!("{} {}", difference.field, difference.have)).collect();
+    differences.join(", ")
+}
+
+fn outcome(done: &Result<()>) -> Outcome {
+    match done {
+        Ok(()) => Outcome::Restored,
+        Err(error) => Outcome::Failed { reason: error.to_string() },
+    }
+}
