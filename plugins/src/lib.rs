@@ -7,6 +7,7 @@
 
 mod arguments;
 mod configuration;
+pub mod conflist;
 mod decode;
 mod delegate;
 mod document;
