@@ -4,6 +4,10 @@
 # Where `make install` puts the plugins: where runtimes look for them.
 PREFIX ?= /opt/cni
 BIN_DIR ?= $(PREFIX)/bin
+# And the operator's tool, with its man pages and completions.
+SBIN_DIR ?= /usr/local/sbin
+MAN_DIR ?= /usr/local/share/man/man8
+BASH_COMPLETION_DIR ?= /usr/local/share/bash-completion/completions
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -39,7 +43,7 @@ lint:
 	.ci/run lint
 
 build:
-	cargo build --release $(PLUGINS:%=--bin %)
+	cargo build --release $(PLUGINS:%=--bin %) --bin netctl
 
 # A runtime may be starting a plugin at this moment: each is there, old or new, at any time.
 install: build
@@ -49,3 +53,7 @@ install: build
 		mv -f $(DESTDIR)$(BIN_DIR)/.$$plugin.new $(DESTDIR)$(BIN_DIR)/$$plugin || exit 1; \
 	done
 	ln -sfn none $(DESTDIR)$(BIN_DIR)/loopback
+	install -d $(DESTDIR)$(SBIN_DIR) $(DESTDIR)$(MAN_DIR) $(DESTDIR)$(BASH_COMPLETION_DIR)
+	install -m 755 $(TARGET)/release/netctl $(DESTDIR)$(SBIN_DIR)/netctl
+	$(TARGET)/release/netctl man $(DESTDIR)$(MAN_DIR)
+	$(TARGET)/release/netctl completions bash >$(DESTDIR)$(BASH_COMPLETION_DIR)/netctl

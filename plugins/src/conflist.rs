@@ -1,7 +1,7 @@
 //! Configuration lists as they lie in `/etc/cni/net.d`, for those who want to know what they
 //! would lead to without being called by a runtime.
 
-use netcore::driver::{Bridge, Driver, None as NoNetwork};
+use netcore::driver::{Bridge, Container, Driver, Host, Macvlan, None as NoNetwork};
 use netcore::model::Network;
 use netcore::{Error, Result};
 use serde_json::{Map, Value};
@@ -9,7 +9,6 @@ use serde_json::{Map, Value};
 use crate::arguments::Arguments;
 use crate::configuration;
 use crate::document::Document;
-use crate::unsupported;
 
 /// One plugin of a list.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +52,9 @@ fn member(keys: Map<String, Value>) -> Result<Member> {
         keys.get("capabilities").and_then(|declared| declared.get("portMappings")) == Some(&Value::Bool(true));
     let network = match plugin.as_str() {
         Bridge::TYPE => Some(network::<Bridge>(keys)?),
+        Macvlan::TYPE => Some(network::<Macvlan>(keys)?),
+        Host::TYPE => Some(network::<Host>(keys)?),
+        Container::TYPE => Some(network::<Container>(keys)?),
         NoNetwork::TYPE | "loopback" => Some(network::<NoNetwork>(keys)?),
         _ => None,
     };
@@ -60,7 +62,6 @@ fn member(keys: Map<String, Value>) -> Result<Member> {
 }
 
 fn network<D: Driver>(keys: Map<String, Value>) -> Result<Network> {
-    unsupported::refuse(D::TYPE, &keys)?;
     let text = Value::Object(keys).to_string();
     let document =
         Document::read(text.as_bytes()).map_err(|failure| Error::invalid("conflist", "this", failure.msg))?;

@@ -1,0 +1,127 @@
+//! The one definition of what can be asked: arguments, help, completions and man pages come from
+//! it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use netcore::model::{AttachmentId, Name, PortMapping, Protocol};
+
+/// Exit codes, as `--help` and the man page give them.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  everything is as it should be, or is again
+  1  something is not (repair-chains --check, show), or there is no such attachment
+  2  the command line, or a file named on it, makes no sense
+  3  a part could not be done: the lines say which
+  4  nothing could be done: no permission, no records to be read, no nf_tables";
+
+/// Looks after the networks of containers.
+#[derive(Debug, Parser)]
+#[command(name = "netctl", version, about, after_help = EXIT_CODES, after_long_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// The verb
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What can be asked.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Bring back everything the records ask for
+    ///
+    /// Chains and published ports, bridges and their addresses, the host's ends of links, settings:
+    /// whatever somebody else has flushed, deleted or switched off. What is not ours is not touched.
+    /// Running it when nothing is missing changes nothing.
+    RepairChains(RepairArguments),
+    /// List what is attached
+    Ls(NetworkArgument),
+    /// Show one attachment, and whether it is intact
+    Show {
+        /// CONTAINER, NETWORK/CONTAINER or NETWORK/CONTAINER/INTERFACE
+        attachment: String,
+    },
+    /// Say what attaching a container would do here, without doing it
+    Plan(PlanArguments),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the man pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// The directory
+        directory: PathBuf,
+    },
+}
+
+/// Which network.
+#[derive(Debug, Args)]
+pub(crate) struct NetworkArgument {
+    /// Only this network
+    #[arg(long, value_name = "NAME")]
+    pub(crate) network: Option<Name>,
+}
+
+/// What `repair-chains` is to do.
+#[derive(Debug, Args)]
+pub(crate) struct RepairArguments {
+    /// Change nothing, say what is not as it should be, and exit 1 if anything is
+    #[arg(long, visible_alias = "dry-run")]
+    pub(crate) check: bool,
+    /// Have the host's switches set from its next start on, in /etc/sysctl.d/99-netcore.conf
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) persist: bool,
+    /// Which network
+    #[command(flatten)]
+    pub(crate) network: NetworkArgument,
+}
+
+/// What `plan` is to look at.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArguments {
+    /// The configuration: a conflist, or the configuration of one plugin
+    pub(crate) conflist: PathBuf,
+    /// The container: ID or ID/INTERFACE
+    #[arg(long, default_value = "example", value_name = "ID")]
+    pub(crate) container: AttachmentId,
+    /// The container's network namespace; without it, it is taken to be empty
+    #[arg(long, value_name = "PATH")]
+    pub(crate) netns: Option<PathBuf>,
+    /// Publish a port: HOST:CONTAINER or HOST:CONTAINER/PROTOCOL
+    #[arg(long, value_name = "PORTS", value_parser = mapping)]
+    pub(crate) publish: Vec<PortMapping>,
+}
+
+fn mapping(text: &str) -> Result<PortMapping, String> {
+    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol: Protocol = protocol.parse().map_err(|error| format!("{error}"))?;
+    let port = |text: &str| text.parse().ok().filter(|port| *port != 0).ok_or(format!("{text:?} is not a port"));
+    let (host, container) = ports.split_once(':').ok_or("expected HOST:CONTAINER")?;
+    Ok(PortMapping { protocol, ..PortMapping::tcp(port(host)?, port(container)?) })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ports_are_read_as_runtimes_write_them() {
+        assert_eq!(mapping("8080:80"), Ok(PortMapping::tcp(8080, 80)));
+        assert_eq!(mapping("53:5353/udp").map(|mapping| mapping.protocol), Ok(Protocol::Udp));
+        for bad in ["80", "0:80", "80:65536", "80:80/icmp", ":"] {
+            assert!(mapping(bad).is_err(), "{bad}");
+        }
+    }
+}

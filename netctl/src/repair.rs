@@ -1,0 +1,69 @@
+//! `repair-chains`: what was not as it should be, and what became of it.
+
+use std::time::Instant;
+
+use netcore::Engine;
+use netcore::engine::{Outcome, Repair, RepairOptions};
+
+use crate::cli::RepairArguments;
+use crate::exit::{Exit, Failure};
+use crate::output::{self, Cell, Tone, plain};
+
+/// Repairs, or checks, and prints what there was to say.
+pub(crate) async fn repair_chains(engine: &Engine, arguments: &RepairArguments, json: bool) -> Result<Exit, Failure> {
+    let started = Instant::now();
+    let options = RepairOptions { network: arguments.network.network.clone(), check: arguments.check };
+    let mut report = engine.repair(&options).await?;
+    let persisted = if arguments.persist { engine.persist() } else { Ok(None) };
+    if let Err(error) = &persisted {
+        report.faults.push(error.to_string());
+    }
+    if json {
+        output::json(&report)?;
+    } else {
+        output::table(&rows(&report))?;
+        for fault in &report.faults {
+            println!("{fault}");
+        }
+        if let Ok(Some(path)) = &persisted {
+            println!("switches are set at every start by {}", path.display());
+        }
+        println!("{} in {} ms", summary(&report), started.elapsed().as_millis());
+    }
+    Ok(verdict(&report))
+}
+
+fn rows(report: &Repair) -> Vec<Vec<Cell>> {
+    let row = |object: &netcore::engine::Repaired| {
+        let tone = if object.outcome == Outcome::Restored { Tone::Good } else { Tone::Bad };
+        vec![plain(&object.who), plain(&object.object), plain(&object.found), (object.outcome.to_string(), tone)]
+    };
+    report.objects.iter().map(row).collect()
+}
+
+fn summary(report: &Repair) -> String {
+    let count = |outcome: fn(&Outcome) -> bool| report.count(outcome);
+    let counts = [
+        (count(|outcome| *outcome == Outcome::Restored), "restored"),
+        (count(|outcome| *outcome == Outcome::Left), "to be restored"),
+        (count(|outcome| matches!(outcome, Outcome::Failed { .. })), "not restored"),
+        (report.faults.len(), "other faults"),
+    ];
+    let words: Vec<String> =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    if words.is_empty() { format!("{} intact", report.attachments) } else { words.join(", ") }
+}
+
+/// A record that makes no sense is a part that could not be done, whatever became of the rest.
+fn verdict(report: &Repair) -> Exit {
+    let failed = report.count(|outcome| matches!(outcome, Outcome::Failed { .. })) + report.faults.len();
+    let left = report.count(|outcome| *outcome == Outcome::Left);
+    let restored = report.count(|outcome| *outcome == Outcome::Restored);
+    match (failed, left) {
+        (0, 0) => Exit::Done,
+        (_, 1..) => Exit::Drift,
+        _ if restored == 0 && report.attachments == 0 => Exit::Nothing,
+        _ if restored == 0 && !report.objects.is_empty() => Exit::Nothing,
+        _ => Exit::Partial,
+    }
+}
