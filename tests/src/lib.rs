@@ -26,6 +26,7 @@ pub mod features;
 pub mod frames;
 mod host;
 mod namespaces;
+pub mod netctl;
 pub mod podman;
 mod processes;
 mod snapshot;

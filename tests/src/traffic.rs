@@ -214,6 +214,24 @@ pub fn kernel_tracks_sctp(host: &Host) -> bool {
     host.try_run("sysctl -n net.netfilter.nf_conntrack_sctp_timeout_established").status.success()
 }
 
+/// Advertises a default router (RFC 4861, section 4.2) from `from` over `interface`, once.
+///
+/// # Errors
+/// When it cannot be sent.
+pub fn advertise_router(from: &impl Place, interface: u32) -> io::Result<()> {
+    use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, sockopt};
+    // Type 134, code 0, room for the checksum, hop limit, flags, 1800 seconds, two timers left open.
+    const ADVERTISEMENT: [u8; 16] = [134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
+    let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+    from.place().enter(|| {
+        let socket = rustix::net::socket(AddressFamily::INET6, SocketType::RAW, Some(ipproto::ICMPV6))?;
+        sockopt::set_ipv6_multicast_hops(&socket, 255)?;
+        let to = std::net::SocketAddrV6::new(all_nodes, 0, 0, interface);
+        sendto(&socket, &ADVERTISEMENT, SendFlags::empty(), &to).map(drop)?;
+        Ok(())
+    })
+}
+
 /// Sends the first packet of an SCTP association (RFC 9260, section 3.3.2) from `from` to
 /// `address` and `port`, and gives back the port it arrives at in `to`. The packet is made by
 /// hand: the kernel need not speak SCTP itself.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use netcore_tests::{Attachment, Cni, Host, Netns, Plugin, Publish, binaries};
 
@@ -71,6 +71,18 @@ impl Contender {
         }
         (costs[0].programs, costs[1].programs) = self.once(measure::programs);
         costs
+    }
+
+    /// How long `netctl repair-chains` takes after the rules were flushed, and again at once.
+    pub(crate) fn repair(&self) -> (Duration, Duration) {
+        let program = self.plugins.join("netctl");
+        let repair = || {
+            let start = Instant::now();
+            self.host.run(&format!("{} repair-chains --json", program.display()));
+            start.elapsed()
+        };
+        self.host.run("nft flush ruleset");
+        (repair(), repair())
     }
 
     /// `width` threads that each attach `depth` containers, and then detach them: operations a

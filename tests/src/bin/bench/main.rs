@@ -84,6 +84,7 @@ fn main() -> ExitCode {
             }
         }
     }
+    repair(&options, &leases, &mut report);
     if options.json {
         println!("{}", report.json())
     } else {
@@ -112,6 +113,18 @@ fn one_by_one(pair: &[Contender; 2], options: &Options, scenario: Scenario, crow
         let by_verb = [&samples[0][verb], &samples[1][verb]].map(|samples| samples.as_slice());
         report.operation(&title, name, by_verb, [&costs[0][verb], &costs[1][verb]], &goals);
     }
+}
+
+/// `netctl repair-chains` on a full host whose rules somebody has flushed. The reference has nothing
+/// of the kind.
+fn repair(options: &Options, leases: &Leases, report: &mut Report) {
+    let crowd = if options.quick { 100 } else { 1000 };
+    eprintln!("bench: repair, {crowd} containers");
+    let ours = Contender::new("repaired", &binaries::under_test(), true, &leases.0, crowd);
+    let (flushed, intact) = (0..5).map(|_| ours.repair()).unzip();
+    let scenario = format!("repair-chains, {crowd} containers with a port");
+    report.own(&scenario, "after nft flush ruleset, median", flushed, Some(100.0));
+    report.own(&scenario, "nothing to do, median", intact, None);
 }
 
 /// Sixteen runtimes at once.

@@ -102,6 +102,20 @@ impl Report {
         self.rows.push(Row { scenario, what, unit: Unit::PerSecond, ours, reference, goal });
     }
 
+    /// Times of something that only we do, and the most milliseconds it may take.
+    pub(crate) fn own(&mut self, scenario: &str, what: &str, times: Vec<Duration>, most: Option<f64>) {
+        let mut times: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1000.0).collect();
+        times.sort_by(f64::total_cmp);
+        self.rows.push(Row {
+            scenario: scenario.to_owned(),
+            what: what.to_owned(),
+            unit: Unit::Milliseconds,
+            ours: quantile(&times, 50),
+            reference: f64::NAN,
+            goal: most.map_or(Goal::None, Goal::Most),
+        });
+    }
+
     pub(crate) fn json(&self) -> Value {
         let row = |row: &Row| {
             json!({
@@ -134,6 +148,7 @@ impl Row {
 
     fn ratio(&self) -> String {
         match self.unit {
+            _ if self.reference.is_nan() => String::new(),
             Unit::PerSecond => format!("{:.1}x", self.ours / self.reference),
             _ => format!("1/{:.1}", self.reference / self.ours),
         }
@@ -152,6 +167,7 @@ impl Unit {
 
     fn show(self, value: f64) -> String {
         match self {
+            _ if value.is_nan() => String::new(),
             Self::Programs => format!("{value:.0}"),
             Self::PerSecond => format!("{value:.0} {}", self.name()),
             _ => format!("{value:.2} {}", self.name()),
