@@ -352,7 +352,9 @@ fn ipv6_does_not_wait_for_detection() {
     let (host, _outside, web) = with_outside(DUAL);
     let one = Container::on(&host, &web, "one", &[]);
     let added = Instant::now();
-    while host.run("ip -6 addr show dev web tentative") + &one.netns.run("ip -6 addr show dev eth0 tentative") != "" {
+    while !(host.run("ip -6 addr show dev web tentative") + &one.netns.run("ip -6 addr show dev eth0 tentative"))
+        .is_empty()
+    {
         assert!(
             added.elapsed() < Duration::from_millis(500),
             "still detecting: {}",

@@ -57,7 +57,11 @@ pub fn plan_around(wanted: &[Object], actual: &State) -> (Vec<Step>, Vec<Obstacl
             (Err(error), _) => obstacles.push(Obstacle { object: drift.object, error }),
             (Ok(()), None) => steps.push(Step::Create(drift.object)),
             (Ok(()), Some(was)) => {
-                steps.push(Step::Update { was: (*was).clone(), object: drift.object, differences: drift.differences });
+                steps.push(Step::Update {
+                    was: Box::new((*was).clone()),
+                    object: drift.object,
+                    differences: drift.differences,
+                });
             }
         }
     }

@@ -16,7 +16,7 @@ pub enum Step {
     /// Change one that differs.
     Update {
         /// As it is.
-        was: Object,
+        was: Box<Object>,
         /// As it should be.
         object: Object,
         /// What differs.
@@ -41,8 +41,8 @@ impl Step {
         match self {
             Self::Create(object) => Self::Remove(object.clone()),
             Self::Update { was, object, differences } => Self::Update {
-                was: object.clone(),
-                object: was.clone(),
+                was: Box::new(object.clone()),
+                object: (**was).clone(),
                 differences: differences.iter().map(Difference::reversed).collect(),
             },
             Self::Remove(object) => Self::Create(object.clone()),

@@ -120,7 +120,7 @@ fn one_by_one(pair: &[Contender; 2], options: &Options, scenario: Scenario, crow
 fn repair(options: &Options, leases: &Leases, report: &mut Report) {
     let crowd = if options.quick { 100 } else { 1000 };
     eprintln!("bench: repair, {crowd} containers");
-    let ours = Contender::new("repaired", &binaries::under_test(), true, &leases.0, crowd);
+    let ours = Contender::new("repaired", &binaries::under_test(), Scenario::Published, &leases.0, crowd);
     let (flushed, intact) = (0..5).map(|_| ours.repair()).unzip();
     let scenario = format!("repair-chains, {crowd} containers with a port");
     report.own(&scenario, "after nft flush ruleset, median", flushed, Some(100.0));
