@@ -50,7 +50,7 @@ pub fn plan_around(wanted: &[Object], actual: &State) -> (Vec<Step>, Vec<Obstacl
         let was = seen.get(&drift.object.key());
         let allowed = match was {
             None => refuse_occupied_name(&drift.object, &seen)
-                .and_then(|()| parent::refuse_unfit_parent(&drift.object, &seen)),
+                .and_then(|()| parent::refuse_unfit_parent(&drift.object, wanted, &seen)),
             Some(was) => refuse_foreign(&drift, was),
         };
         match (allowed, was) {

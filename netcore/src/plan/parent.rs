@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use crate::error::{Error, Result};
 use crate::model::{InterfaceName, Key, Link, LinkKind, Macvlan, MacvlanMode, Object, Place, Vlan};
 
-/// Refuses `wanted`, a link to be made, when the one below it is not there or cannot bear it.
-pub(super) fn refuse_unfit_parent(wanted: &Object, seen: &HashMap<Key, &Object>) -> Result<()> {
+/// Refuses `wanted`, a link to be made, when the one below it is not there or cannot bear it. One
+/// of `planned` is as good as there.
+pub(super) fn refuse_unfit_parent(wanted: &Object, planned: &[Object], seen: &HashMap<Key, &Object>) -> Result<()> {
     let Object::Link(link) = wanted else { return Ok(()) };
     let look = |place: Place, name: &InterfaceName| match seen.get(&Key::Link(place, name.clone())) {
         Some(Object::Link(found)) => Some(found),
@@ -16,6 +17,7 @@ pub(super) fn refuse_unfit_parent(wanted: &Object, seen: &HashMap<Key, &Object>)
     match &link.kind {
         LinkKind::Vlan(vlan) => match look(link.place, &vlan.parent) {
             Some(_) => Ok(()),
+            None if planned.iter().any(|object| object.key() == Key::Link(link.place, vlan.parent.clone())) => Ok(()),
             None => Err(no_master(&link.name, link.place)),
         },
         LinkKind::Macvlan(macvlan) => {
