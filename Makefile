@@ -26,7 +26,7 @@ test:
 # The tests on Debian's own kernel, emulated. KERNEL=linux-image-6.12-amd64 for a newer one, SUITE=
 # for other tests.
 KERNEL ?= linux-image-amd64
-SUITE ?= -p netcore-tests --lib --test bridge --test check_and_del --test gc_status --test macvlan --test parallel
+SUITE ?= -p netcore-tests --lib --test bridge --test check_and_del --test gc_status --test macvlan --test parallel --test spoofing --test vlan
 test-kernel:
 	tests/install-packages kernel
 	$(MAKE) build

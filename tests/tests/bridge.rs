@@ -337,8 +337,9 @@ fn without_ipam_there_is_a_link_and_no_address() {
     let host = Host::new();
     let plain = host.cni(Network::new("plain", serde_json::json!({ "type": "bridge", "bridge": "plain" })));
     let (one, two) = (host.netns("one"), host.netns("two"));
-    let _first = plain.attachment(&one).added();
+    let first = plain.attachment(&one).added();
     let _second = plain.attachment(&two).added();
+    first.check().unwrap();
     one.run("ip addr add 10.9.0.1/24 dev eth0");
     two.run("ip addr add 10.9.0.2/24 dev eth0");
     ping(&one, [10, 9, 0, 2]);

@@ -185,7 +185,7 @@ impl<K: Kernel> Engine<K> {
         let mut wanted = desired(&record)?.all();
         expect(&mut wanted, changed);
         let netns = record.attachment.netns.as_deref();
-        let netns = netns.filter(|_| wanted.iter().any(|object| object.place() == Some(Place::Sandbox)));
+        let netns = netns.filter(|_| wanted.iter().any(Object::reaches_into_sandbox));
         let kernel = self.kernel.enter(netns).await?;
         let drifts = drift(&wanted, &kernel.observe(&wanted).await?);
         let mut errors = Vec::new();

@@ -141,6 +141,12 @@ impl Object {
         }
     }
 
+    /// Whether the object is in the sandbox, or has an end there.
+    #[must_use]
+    pub fn reaches_into_sandbox(&self) -> bool {
+        matches!(self, Self::Link(Link { kind: LinkKind::Veth(_), .. })) || self.place() == Some(Place::Sandbox)
+    }
+
     /// The mark the object carries, if it carries one.
     #[must_use]
     pub fn mark(&self) -> Option<&Mark> {
