@@ -136,8 +136,9 @@ fn on_or_off(on: bool) -> &'static str {
 }
 
 fn link(found: &mut Found, wanted: &Link, seen: &Link) {
-    // A link that somebody else made where we would have made a VLAN is used as it is.
-    if matches!(wanted.kind, LinkKind::Vlan(_)) && seen.mark.is_none() {
+    // A link that somebody else made where we would have made a VLAN to stand on is used as it is.
+    let to_stand_on = matches!(wanted.kind, LinkKind::Vlan(_)) && wanted.mark == Some(Mark::of_host());
+    if to_stand_on && seen.mark.is_none() {
         return;
     }
     found.note("kind", wanted.kind.name(), seen.kind.name());
