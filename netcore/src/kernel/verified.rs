@@ -3,10 +3,16 @@
 //!
 //! The kernel numbers the generations of a namespace's rule set: every transaction of anybody's
 //! makes a new one. What was intact at one generation is intact as long as that is the present
-//! one, and after a transaction of ours that led from it to the very next.
+//! one, and after a transaction of ours that led from it to the very next. What another release
+//! of ours found intact says nothing of our rule set, so each remembers which one it knows.
 
 use std::fs;
 use std::path::PathBuf;
+
+use crate::model::fingerprint;
+
+/// Which rule set this is: that of the file the built-in one is held to by a test.
+const RULE_SET: u64 = fingerprint(include_bytes!("../../tests/golden/ruleset.nft"));
 
 /// The generation at which the rule set was last found intact, kept in a file.
 #[derive(Debug, Default)]
@@ -23,19 +29,19 @@ impl Verified {
     /// Whether the rule set of the namespace of that cookie was intact at `generation`.
     pub(super) fn is_intact_at(&self, namespace: Option<u64>, generation: u32) -> bool {
         let (Some(file), Some(namespace)) = (&self.file, namespace) else { return false };
-        fs::read_to_string(file).is_ok_and(|remembered| remembered == line(namespace, generation))
+        fs::read_to_string(file).is_ok_and(|remembered| remembered == line(RULE_SET, namespace, generation))
     }
 
     /// Remembers that it is. Whoever cannot read this, or reads half of it, looks for itself.
     pub(super) fn found_intact_at(&self, namespace: Option<u64>, generation: u32) {
         if let (Some(file), Some(namespace)) = (&self.file, namespace) {
-            let _ = fs::write(file, line(namespace, generation));
+            let _ = fs::write(file, line(RULE_SET, namespace, generation));
         }
     }
 }
 
-fn line(namespace: u64, generation: u32) -> String {
-    format!("{namespace} {generation}\n")
+fn line(rule_set: u64, namespace: u64, generation: u32) -> String {
+    format!("{rule_set:016x} {namespace} {generation}\n")
 }
 
 #[cfg(test)]
@@ -52,8 +58,24 @@ mod tests {
         assert!(verified.is_intact_at(Some(7), 12));
         assert!(!verified.is_intact_at(Some(7), 13) && !verified.is_intact_at(Some(8), 12));
         assert!(!verified.is_intact_at(None, 12));
-        fs::write(&file, "7 1").unwrap();
+        let whole = fs::read_to_string(&file).unwrap();
+        fs::write(&file, whole.strip_suffix("2\n").unwrap()).unwrap();
         assert!(!verified.is_intact_at(Some(7), 12) && !verified.is_intact_at(Some(7), 1));
         assert!(!Verified::default().is_intact_at(Some(7), 12));
+    }
+
+    #[test]
+    fn what_another_release_found_intact_is_looked_at_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("verified");
+        let verified = Verified::in_file(file.clone());
+        for theirs in [line(RULE_SET ^ 1, 7, 12), "7 12\n".to_owned()] {
+            fs::write(&file, theirs).unwrap();
+            assert!(!verified.is_intact_at(Some(7), 12));
+        }
+        fs::write(&file, line(RULE_SET, 7, 12)).unwrap();
+        assert!(verified.is_intact_at(Some(7), 12));
+        let of_another = include_bytes!("../../tests/golden/guard.nft");
+        assert_ne!(RULE_SET, fingerprint(of_another));
     }
 }
