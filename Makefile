@@ -11,7 +11,7 @@ BASH_COMPLETION_DIR ?= /usr/local/share/bash-completion/completions
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-PLUGINS := bridge container host macvlan none
+PLUGINS := bridge container host macvlan none overlay
 
 .PHONY: demo test test-kernel bench lint build install
 

@@ -131,6 +131,22 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// This node has no part of an overlay yet; it may have one later.
+    #[error("network {network}: {reason}")]
+    NoSubnet {
+        /// The network.
+        network: String,
+        /// What is missing, and how it comes about.
+        reason: String,
+    },
+    /// What a source says about the nodes of an overlay makes no sense.
+    #[error("{origin}: {reason}")]
+    Peers {
+        /// The source.
+        origin: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// No address is free.
     #[error("network {network}: no free address in {ranges}: detach a container, or widen the range")]
     PoolExhausted {

@@ -27,6 +27,7 @@ pub mod error;
 pub mod ipam;
 pub mod kernel;
 pub mod model;
+pub mod peers;
 pub mod plan;
 pub mod store;
 

@@ -9,9 +9,9 @@
 //! | 4 | the environment is incomplete or malformed |
 //! | 5 | a file could not be read or written, or a record in one cannot be understood |
 //! | 6 | the configuration is not a JSON object |
-//! | 7 | a value in the configuration is not acceptable |
+//! | 7 | a value in the configuration, or in a file of peers, is not acceptable |
 //! | 8 | `CNI_NETNS` is not a network namespace, or the plugin's own |
-//! | 11 | somebody else kept changing the same thing; the same call may succeed later |
+//! | 11 | the same call may succeed later: somebody else kept changing the same thing, or the node has no part of the overlay yet |
 //! | 50, 51 | STATUS: ADD cannot be served; 51 if running containers suffer as well |
 //! | 100 | no address is free |
 //! | 101 | the host port is published already, or a program on the host listens on it |
@@ -102,7 +102,7 @@ impl From<Error> for Failure {
 
 fn code(error: &Error) -> u32 {
     match error {
-        Error::Invalid { .. } => INVALID,
+        Error::Invalid { .. } | Error::Peers { .. } => INVALID,
         Error::Unsupported { .. } => UNSUPPORTED,
         Error::Netns { .. } => NETNS,
         Error::InterfaceExists { .. } | Error::AlreadyAttached { .. } => EXISTS,
@@ -117,7 +117,7 @@ fn code(error: &Error) -> u32 {
         Error::Delegate { code, .. } => *code,
         Error::Drift(_) => DRIFT,
         Error::Several(errors) => errors.first().map_or(INTERNAL, code),
-        Error::Busy { .. } => TRY_AGAIN,
+        Error::Busy { .. } | Error::NoSubnet { .. } => TRY_AGAIN,
         _ => INTERNAL,
     }
 }
@@ -177,6 +177,8 @@ mod tests {
             (Error::Record { path: "/x".into(), reason: "empty".into() }, 5),
             (Error::PoolExhausted { network: "web".into(), ranges: "10.0.0.0/30".into() }, 100),
             (Error::Busy { object: "table".into(), attempts: 9 }, 11),
+            (Error::NoSubnet { network: "mesh".into(), reason: "no agent".into() }, 11),
+            (Error::Peers { origin: "/x".into(), reason: "empty".into() }, 7),
             (Error::Drift(Vec::new()), 106),
             (Error::Delegate { plugin: "dhcp".into(), code: 0, message: String::new(), details: String::new() }, 999),
             (Error::Delegate { plugin: "dhcp".into(), code: 42, message: String::new(), details: String::new() }, 42),
@@ -203,6 +205,8 @@ mod tests {
     fn status_says_fifty_unless_it_knows_better() {
         let full = || told(Error::PoolExhausted { network: "web".into(), ranges: "10.0.0.0/30".into() });
         assert_eq!(full().of_status().code, 50);
+        let early = told(Error::NoSubnet { network: "mesh".into(), reason: "no agent".into() });
+        assert_eq!(early.of_status().code, 50);
         assert_eq!(Failure::new(51, "").of_status().code, 51);
         assert_eq!(told(Error::invalid("mtu", -1, "a number")).of_status().code, 7);
     }

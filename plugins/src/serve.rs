@@ -111,6 +111,10 @@ impl Call<'_> {
         let verbs = open(&network)?;
         self.expect_foreign::<D, V>(subject, &verbs)?;
         let attached = verbs.attach(&network, attachment)?;
+        for warning in &attached.warnings {
+            // Not an error, so not for stdout.
+            eprintln!("{}: {warning}", network.name);
+        }
         let own = Success::of(attached, &network.mode);
         let success = match previous {
             // There is nothing that a loopback could add to a chain's result.

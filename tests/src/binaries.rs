@@ -11,6 +11,7 @@ pub(crate) const PLUGINS: &[(&str, &str)] = &[
     ("macvlan", "macvlan"),
     ("none", "none"),
     ("loopback", "none"),
+    ("overlay", "overlay"),
 ];
 
 /// The directory of the binaries under test: `NETCORE_BIN_DIR`, or the profile directory this

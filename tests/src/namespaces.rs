@@ -20,10 +20,14 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    /// A new network namespace and private mounts: `/run`, `/var/lib/cni` empty, `/sys` the new
+    /// A new network namespace and private mounts: `/run`, `/var/lib/cni` and
+    /// `/var/lib/netcore` empty, `/sys` the new
     /// network's.
     pub(crate) fn new() -> Self {
-        std::fs::create_dir_all("/var/lib/cni").expect("create /var/lib/cni to mount on");
+        for directory in ["/var/lib/cni", "/var/lib/netcore"] {
+            std::fs::create_dir_all(directory)
+                .unwrap_or_else(|error| panic!("create {directory} to mount on: {error}"));
+        }
         thread::scope(|scope| scope.spawn(Self::unshare).join()).unwrap_or_else(|panic| resume_unwind(panic))
     }
 
@@ -32,7 +36,7 @@ impl Namespaces {
         let none = None::<&std::ffi::CStr>;
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).expect("make mounts private");
         // podman keeps its locks in /dev/shm.
-        for directory in ["/run", "/var/lib/cni", "/dev/shm"] {
+        for directory in ["/run", "/var/lib/cni", "/var/lib/netcore", "/dev/shm"] {
             mount("tmpfs", directory, "tmpfs", MountFlags::empty(), Some(c"mode=755"))
                 .unwrap_or_else(|error| panic!("mount tmpfs on {directory}: {error}"));
         }

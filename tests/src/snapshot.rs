@@ -85,7 +85,9 @@ impl Snapshot {
         assert!(self == later, "not the same {when}:\n{}", self.difference(later));
     }
 
-    fn difference(&self, later: &Snapshot) -> String {
+    /// What differs at `later`, a line each.
+    #[must_use]
+    pub fn difference(&self, later: &Snapshot) -> String {
         let mut lines = String::new();
         for (name, what) in &self.things {
             if later.things.get(name) != Some(what) {

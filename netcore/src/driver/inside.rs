@@ -41,6 +41,7 @@ pub(super) fn routes(attachment: &Attachment, lease: &Lease) -> impl Iterator<It
             metric: route.priority,
             table: route.table,
             scope: route.scope,
+            source: None,
         })
     })
 }

@@ -149,6 +149,7 @@ impl Wish<'_> {
                     metric: None,
                     table: None,
                     scope: None,
+                    source: None,
                 })
             }));
         }

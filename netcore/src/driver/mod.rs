@@ -7,6 +7,7 @@ mod host;
 mod inside;
 mod macvlan;
 mod none;
+mod overlay;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,9 +15,11 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::model::{
     Attachment, BridgeConfig, ContainerConfig, HostConfig, Lease, MacvlanConfig, Mode, Network, NoneConfig, Object,
+    OverlayConfig,
 };
 
 pub use bridge::BridgeNetwork;
+pub use overlay::{anywhere, located, ways};
 
 /// What the kernel should hold for one attachment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -119,6 +122,15 @@ impl Driver for Container {
     type Config = ContainerConfig;
 }
 
+/// A bridge on every node, and a tunnel between them.
+#[derive(Clone, Copy, Debug)]
+pub struct Overlay;
+
+impl Driver for Overlay {
+    const TYPE: &'static str = "overlay";
+    type Config = OverlayConfig;
+}
+
 /// Whether the settings of `network` make sense together.
 ///
 /// # Errors
@@ -130,6 +142,7 @@ pub fn validate(network: &Network) -> Result<()> {
         Mode::None(_) => none::validate(network),
         Mode::Host(_) => host::validate(network),
         Mode::Container(_) => container::validate(network),
+        Mode::Overlay(config) => overlay::validate(config, network),
     }
 }
 
@@ -140,6 +153,7 @@ pub fn complete(network: &Network, mut lease: Lease) -> Lease {
     match &network.mode {
         Mode::Bridge(config) => bridge::complete(config, &mut lease),
         Mode::Macvlan(_) | Mode::None(_) | Mode::Host(_) | Mode::Container(_) => {}
+        Mode::Overlay(config) => overlay::complete(config, network, &mut lease),
     }
     lease
 }
@@ -150,6 +164,7 @@ pub fn is_shared_for_a_time(network: &Network) -> bool {
     match &network.mode {
         Mode::Bridge(config) => config.remove_empty_bridge,
         Mode::Macvlan(_) => true,
+        Mode::Overlay(config) => config.remove_empty_bridge,
         Mode::None(_) | Mode::Host(_) | Mode::Container(_) => false,
     }
 }
@@ -172,5 +187,6 @@ pub fn desired(network: &Network, attachment: &Attachment, lease: &Lease) -> Res
         Mode::None(_) => Ok(none::desired()),
         Mode::Host(_) => Ok(host::desired(attachment, lease)),
         Mode::Container(_) => container::desired(attachment, lease),
+        Mode::Overlay(config) => overlay::desired(config, network, attachment, lease),
     }
 }

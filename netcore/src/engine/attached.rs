@@ -26,6 +26,9 @@ pub struct Attached {
     pub dns: Dns,
     /// The host ports that lead to it.
     pub publish: Vec<PortMapping>,
+    /// What is not as it should be, although the attachment is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// An interface an attachment stands on.
@@ -98,6 +101,7 @@ impl Attached {
             routes: lease.routes,
             dns,
             publish: record.attachment.publish.clone(),
+            warnings: Vec::new(),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! shared while an attachment changes, and exclusively when the last one has gone.
 
 mod attached;
+mod overlay;
 mod preview;
 mod repair;
 mod resolve;
@@ -25,6 +26,7 @@ use crate::model::{
     Attachment, AttachmentId, IpamConfig, Key, Lease, Link, LinkKind, Mac, Mark, Name, NatRule, Network, Object, Phase,
     Place,
 };
+use crate::peers::{self, Snapshots};
 use crate::plan::{Step, drift, plan, removal, to_observe};
 use crate::store::{DEFAULT_DIRECTORY, Lock, Record, Store};
 
@@ -37,6 +39,7 @@ pub use repair::{Outcome, Repair, RepairOptions, Repaired};
 pub struct Engine<K: Kernel = Linux> {
     kernel: K,
     store: Store,
+    snapshots: Snapshots,
     delegate: Option<Box<dyn Ipam>>,
 }
 
@@ -69,7 +72,13 @@ impl Engine<Linux> {
 impl<K: Kernel> Engine<K> {
     /// An engine on `kernel` that keeps its records in `store`.
     pub fn new(kernel: K, store: Store) -> Self {
-        Self { kernel, store, delegate: None }
+        Self { kernel, store, snapshots: Snapshots::new(peers::DEFAULT_DIRECTORY), delegate: None }
+    }
+
+    /// Has what is known of overlays kept in `snapshots`.
+    #[must_use]
+    pub fn with_snapshots(self, snapshots: Snapshots) -> Self {
+        Self { snapshots, ..self }
     }
 
     /// Has addresses of networks whose `ipam` is none of ours handed out by `delegate`.
@@ -98,13 +107,14 @@ impl<K: Kernel> Engine<K> {
                 attachment: attachment.id.to_string(),
             });
         }
-        let mut work = Work { record: Record::new(network.clone(), attachment), made_shared: Vec::new() };
+        let (network, warnings) = self.locate(network).await?;
+        let mut work = Work { record: Record::new(network, attachment), made_shared: Vec::new() };
         match self.build(&kernel, &mut work).await {
-            Ok(attached) => Ok(attached),
+            Ok(attached) => Ok(Attached { warnings, ..attached }),
             Err(failure) => {
                 let mut errors = vec![failure];
                 errors.extend(self.withdraw(&work.record, locks).await);
-                errors.extend(self.tidy(&network.name, &work.made_shared).await.err());
+                errors.extend(self.tidy(&work.record.network, &work.made_shared).await.err());
                 errors.extend(self.tidy_host(&work.record).await.err());
                 Err(Error::several(errors))
             }
@@ -139,7 +149,7 @@ impl<K: Kernel> Engine<K> {
         let locks = self.lock(network, &attachment)?;
         let record = match self.store.load(network, &attachment.id)? {
             Some(record) => record,
-            None => Record::new(network.clone(), attachment),
+            None => Record::new(driver::anywhere(network), attachment),
         };
         let mut errors = self.withdraw(&record, locks).await;
         errors.extend(self.hand_over_ports(&record).await.err());
@@ -147,7 +157,7 @@ impl<K: Kernel> Engine<K> {
             Ok(desired) if driver::is_shared_for_a_time(&record.network) => desired.network,
             _ => Vec::new(),
         };
-        errors.extend(self.tidy(&network.name, &expendable).await.err());
+        errors.extend(self.tidy(&record.network, &expendable).await.err());
         errors.extend(self.tidy_host(&record).await.err());
         Error::from_list(errors)
     }
@@ -183,6 +193,7 @@ impl<K: Kernel> Engine<K> {
             });
         };
         let mut wanted = desired(&record)?.all();
+        wanted.extend(self.ways(&record.network)?);
         expect(&mut wanted, changed);
         let netns = record.attachment.netns.as_deref();
         let netns = netns.filter(|_| wanted.iter().any(Object::reaches_into_sandbox));
@@ -204,6 +215,7 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// Everything that could not be removed. The rest is removed.
     pub async fn gc(&self, network: &Network, valid: &[AttachmentId]) -> Result<()> {
+        let network = &driver::anywhere(network);
         let mut errors = Vec::new();
         for id in self.store.attachments(network)? {
             if !valid.contains(&id) {
@@ -229,7 +241,8 @@ impl<K: Kernel> Engine<K> {
     /// Why not.
     pub async fn status(&self, network: &Network) -> Result<()> {
         validate(network)?;
-        match self.ipam(network)? {
+        let (network, _) = self.locate(network).await?;
+        match self.ipam(&network)? {
             Some(ipam) => ipam.status(&network.name),
             None => Ok(()),
         }
@@ -263,6 +276,7 @@ impl<K: Kernel> Engine<K> {
         }
         let desired = desired(&work.record)?;
         make(kernel, &desired, &mut work.made_shared).await?;
+        self.open_ways(kernel, &network).await?;
         if work.record.lease.as_ref().is_some_and(|lease| lease.namespace.is_some()) {
             // What the sandbox is by now, not what it was when it was entered.
             let kernel = self.kernel.enter(work.record.attachment.netns.as_deref()).await?;
@@ -361,12 +375,13 @@ impl<K: Kernel> Engine<K> {
 
     /// Cleans up behind the last attachment of a network: of what attachments share, those of
     /// `expendable` that carry the network's mark go as well.
-    async fn tidy(&self, network: &Name, expendable: &[Object]) -> Result<()> {
-        if self.store.has_attachments(network)? {
+    async fn tidy(&self, network: &Network, expendable: &[Object]) -> Result<()> {
+        let name = &network.name;
+        if self.store.has_attachments(name)? {
             return Ok(());
         }
-        let lock = self.store.lock_network(network)?;
-        if self.store.has_attachments(network)? {
+        let lock = self.store.lock_network(name)?;
+        if self.store.has_attachments(name)? {
             return Ok(());
         }
         let marked = expendable.iter().filter(|object| object.mark().is_some()).cloned();
@@ -380,8 +395,11 @@ impl<K: Kernel> Engine<K> {
         };
         if !others.iter().any(is_of_what_stays) {
             Error::from_list(self.remove(None, &others).await)?;
+            if !links.is_empty() {
+                self.close_ways(network).await?;
+            }
         }
-        self.store.forget_network(network, lock);
+        self.store.forget_network(name, lock);
         Ok(())
     }
 

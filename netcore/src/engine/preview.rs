@@ -22,8 +22,8 @@ pub struct Preview {
 }
 
 impl<K: Kernel> Engine<K> {
-    /// What [`attach`](Self::attach) would do if it were called now: nothing is reserved, written
-    /// or changed. Without a namespace, everything in the container is taken to be missing.
+    /// What [`attach`](Self::attach) would do if it were called now: nothing is reserved or
+    /// changed, and no record written. Without a namespace, everything in the container is taken to be missing.
     ///
     /// # Errors
     /// What would keep the attachment from being made; [`Error::Unsupported`] when the addresses
@@ -37,6 +37,8 @@ impl<K: Kernel> Engine<K> {
                 attachment: attachment.id.to_string(),
             });
         }
+        let (network, _) = self.locate(network).await?;
+        let network = &network;
         let mut record = Record::new(network.clone(), attachment);
         if let Some(config) = &network.ipam {
             let untold = || Error::Unsupported {
@@ -53,7 +55,8 @@ impl<K: Kernel> Engine<K> {
         }
         let desired = desired(&record)?;
         let actual = kernel.observe(&desired.all()).await?;
-        let (shared, own) = (plan(&desired.network, &actual)?, plan(&desired.attachment, &actual)?);
+        let (mut shared, own) = (plan(&desired.network, &actual)?, plan(&desired.attachment, &actual)?);
+        shared.extend(self.changed_ways(&kernel, network).await?);
         Ok(Preview { lease: record.lease, shared, own })
     }
 }

@@ -19,7 +19,7 @@ use super::{Engine, Locks, desired};
 use crate::apply::apply_each;
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
-use crate::model::{AttachmentId, Key, Link, LinkKind, Name, NatRule, Object, Place, State};
+use crate::model::{AttachmentId, Key, Link, LinkKind, Name, NatRule, Network, Object, Place, State};
 use crate::plan::{Drift, Step, drift, plan_around};
 use crate::store::{self, Record};
 
@@ -90,8 +90,8 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Rules that replaced others of another shape have lost the elements of theirs, which shows only
-/// at a second look. There is nothing to be found at a third.
+/// Rules that replaced others of another shape have lost the elements of theirs, and a tunnel the
+/// ways through it, which shows only at a second look. There is nothing to be found at a third.
 const ROUNDS: usize = 2;
 
 impl<K: Kernel> Engine<K> {
@@ -108,7 +108,7 @@ impl<K: Kernel> Engine<K> {
         let mut report = Repair { attachments: records.len(), objects: Vec::new(), faults };
         let host = self.kernel.enter(None).await?;
 
-        let wishes = Wishes::of(records, &mut report);
+        let wishes = self.wishes(records, &mut report);
         let seen = wishes.observe(&host).await?;
         let suspects: HashSet<usize> =
             drift(&wishes.objects, &seen).iter().filter_map(|drift| wishes.owner_of(&drift.object)).collect();
@@ -117,7 +117,8 @@ impl<K: Kernel> Engine<K> {
         }
         let suspects = wishes.records.into_iter().enumerate().filter(|(place, _)| suspects.contains(place));
         let (records, _locks) = self.hold(suspects.map(|(_, record)| record), &mut report).await;
-        let wishes = Wishes::of(records, &mut report);
+        let _ways = self.hold_ways(records.iter().map(|record| &record.network))?;
+        let wishes = self.wishes(records, &mut report);
         for _ in 0..ROUNDS {
             if !self.mend(&host, &wishes, options.check, &mut report).await? {
                 break;
@@ -133,7 +134,7 @@ impl<K: Kernel> Engine<K> {
     /// [`Error::Conflict`] naming the file and line that would undo it, [`Error::File`].
     pub fn persist(&self) -> Result<Option<PathBuf>> {
         let (records, _) = self.store.records(None)?;
-        let wishes = Wishes::of(records, &mut Repair::default());
+        let wishes = self.wishes(records, &mut Repair::default());
         let settings: BTreeMap<String, String> = wishes
             .objects
             .iter()
@@ -163,7 +164,7 @@ impl<K: Kernel> Engine<K> {
                 }
                 Ok((lock, None)) => {
                     lock.attachment.remove();
-                    left.push(network.name.clone());
+                    left.push(record.network);
                 }
                 Err(error) => report.faults.push(error.to_string()),
             }
@@ -213,16 +214,22 @@ impl<K: Kernel> Engine<K> {
                 report.faults.push(error.to_string());
             }
         }
-        let rules_mended = !check
-            && steps
-                .iter()
-                .any(|step| matches!(step, Step::Update { object: Object::Nat(NatRule::Ruleset { .. }), .. }));
+        let is_replaced = |step: &Step| match step {
+            Step::Update { object: Object::Nat(NatRule::Ruleset { .. }), .. } => true,
+            Step::Update { object: Object::Link(link), .. } => matches!(link.kind, LinkKind::Vxlan(_)),
+            _ => false,
+        };
+        let any_replaced = !check && steps.iter().any(is_replaced);
         for drift in drifts {
             let outcome = outcomes.remove(&drift.object.key()).unwrap_or(Outcome::Left);
             let who = wishes.who(&drift.object);
             report.objects.push(Repaired { who, object: drift.object.to_string(), found: found(&drift), outcome });
         }
-        Ok(rules_mended)
+        Ok(any_replaced)
+    }
+
+    fn wishes(&self, records: Vec<Record>, report: &mut Repair) -> Wishes {
+        Wishes::of(records, |network| self.ways(network), report)
     }
 
     /// Makes an attachment's link anew, with everything inside the container that went with it.
@@ -257,8 +264,10 @@ struct Wishes {
 }
 
 impl Wishes {
-    fn of(records: Vec<Record>, report: &mut Repair) -> Self {
+    /// `ways` says how networks reach other nodes.
+    fn of(records: Vec<Record>, ways: impl Fn(&Network) -> Result<Vec<Object>>, report: &mut Repair) -> Self {
         let mut wishes = Self { records, objects: Vec::new(), owners: HashMap::new() };
+        let mut opened: HashSet<&Name> = HashSet::new();
         for (place, record) in wishes.records.iter().enumerate() {
             // An attachment in the making has no lease yet, and one that stayed so is nobody's: the
             // next detach takes it away.
@@ -272,7 +281,13 @@ impl Wishes {
                     continue;
                 }
             };
-            for (objects, shared) in [(desired.host, true), (desired.network, true), (desired.attachment, false)] {
+            let ways = if opened.insert(&record.network.name) { ways(&record.network) } else { Ok(Vec::new()) };
+            let ways = ways.unwrap_or_else(|error| {
+                report.faults.push(format!("{}: {error}", record.network.name));
+                Vec::new()
+            });
+            let parts = [(desired.host, true), (desired.network, true), (ways, true), (desired.attachment, false)];
+            for (objects, shared) in parts {
                 for object in objects.into_iter().filter(is_on_host) {
                     if let Entry::Vacant(new) = wishes.owners.entry(object.key()) {
                         new.insert((place, shared));

@@ -10,7 +10,7 @@ pub(super) async fn resolve<K: Kernel>(kernel: &K, network: &Network) -> Result<
     let mut network = network.clone();
     match &mut network.mode {
         Mode::Macvlan(config) => resolve_macvlan(kernel, config).await?,
-        Mode::Bridge(_) | Mode::None(_) | Mode::Host(_) | Mode::Container(_) => {}
+        Mode::Bridge(_) | Mode::None(_) | Mode::Host(_) | Mode::Container(_) | Mode::Overlay(_) => {}
     }
     Ok(network)
 }

@@ -1,4 +1,5 @@
-//! Interfaces: veth pairs born with one end in the sandbox, bridges, VLANs, and `lo`.
+//! Interfaces: veth pairs born with one end in the sandbox, bridges, VLANs, and `lo`; tunnels are in
+//! [`vxlan`].
 //!
 //! The kernel takes everything about a new interface in one request, but for two things: the
 //! alias, which carries our mark, and whether the far end of a pair is up. Until the alias is
@@ -23,6 +24,7 @@ use super::macvlan;
 use super::rtnl::{Refusal, Rtnl, forgive};
 use super::seen::{self, Seen};
 use super::vlan;
+use super::vxlan;
 use crate::error::{Error, Result};
 use crate::model::{Bridge, InterfaceName, Link, LinkKind, Mac, Mark, Object, Place, Port, Veth};
 
@@ -39,6 +41,7 @@ pub(super) async fn create(kernel: &Linux, link: &Link) -> Result<()> {
         LinkKind::Bridge(bridge) => create_bridge(kernel, link, bridge).await,
         LinkKind::Macvlan(macvlan) => macvlan::create_macvlan(kernel, link, macvlan).await,
         LinkKind::Vlan(vlan) => vlan::create(kernel, link, vlan).await,
+        LinkKind::Vxlan(vxlan) => vxlan::create(kernel, link, vxlan).await,
         LinkKind::Loopback => {
             let rtnl = kernel.required(link.place)?;
             let mut message = of_name(link);
@@ -50,7 +53,7 @@ pub(super) async fn create(kernel: &Linux, link: &Link) -> Result<()> {
         LinkKind::Other { name } => Err(Error::Unsupported {
             field: format!("link {}", link.name),
             value: format!("an interface of kind {name:?}"),
-            way_out: "veth pairs, bridges, macvlan and VLAN links can be made".to_owned(),
+            way_out: "veth pairs, bridges, macvlan and VLAN links, and VXLAN tunnels can be made".to_owned(),
         }),
     }
 }
@@ -147,12 +150,19 @@ async fn create_bridge(kernel: &Linux, link: &Link, bridge: &Bridge) -> Result<(
     // An MTU set at birth would be overruled by that of the first port; one set later stays.
     let mut finish = of_name(link);
     finish.attributes.extend(link.mtu.map(LinkAttribute::Mtu));
+    claim(&rtnl, link, finish).await.map_err(failed)?;
+    let reached = vlan::reach(&rtnl, link, bridge).await;
+    if reached.is_err() {
+        let _ = rtnl.change(RouteNetlinkMessage::DelLink(of_name(link)), 0).await;
+    }
+    reached
+}
+
+/// Puts our mark on `link`, which was made just now, and what `finish` says; or removes it again.
+pub(super) async fn claim(rtnl: &Rtnl, link: &Link, mut finish: LinkMessage) -> Result<(), Refusal> {
     finish.attributes.extend(link.mark.as_ref().map(|mark| LinkAttribute::IfAlias(mark.to_string())));
     finish.attributes.push(LinkAttribute::Group(DEFAULT_GROUP));
-    let finished = match rtnl.change(RouteNetlinkMessage::NewLink(finish), 0).await {
-        Ok(()) => vlan::reach(&rtnl, link, bridge).await,
-        Err(refusal) => Err(failed(refusal)),
-    };
+    let finished = rtnl.change(RouteNetlinkMessage::NewLink(finish), 0).await;
     if finished.is_err() {
         let _ = rtnl.change(RouteNetlinkMessage::DelLink(of_name(link)), 0).await;
     }
@@ -190,7 +200,7 @@ pub(super) async fn update(kernel: &Linux, was: &Link, link: &Link) -> Result<()
             way_out: "remove it, or choose another name".to_owned(),
         });
     }
-    if let (LinkKind::Veth(_), Some(mark), Some(other)) = (&link.kind, &link.mark, &was.mark)
+    if let (LinkKind::Veth(_) | LinkKind::Vxlan(_), Some(mark), Some(other)) = (&link.kind, &link.mark, &was.mark)
         && mark != other
     {
         return Err(Error::Conflict {
@@ -218,6 +228,12 @@ pub(super) async fn update(kernel: &Linux, was: &Link, link: &Link) -> Result<()
     }
     if let (LinkKind::Bridge(had), LinkKind::Bridge(want)) = (&was.kind, &link.kind) {
         vlan::update_bridge(&rtnl, link, was.mark.is_some(), had.vlan_filtering, want).await?;
+    }
+
+    if matches!(link.kind, LinkKind::Vxlan(_)) && was.kind != link.kind {
+        // Number and port are for life.
+        remove(kernel, was).await?;
+        return create(kernel, link).await;
     }
 
     let mut message = of_name(link);
@@ -334,7 +350,7 @@ fn skip_detection(name: &InterfaceName) {
 }
 
 /// Sets an interface up.
-async fn raise(rtnl: &Rtnl, name: &InterfaceName) -> Result<(), Refusal> {
+pub(super) async fn raise(rtnl: &Rtnl, name: &InterfaceName) -> Result<(), Refusal> {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(name.to_string()));
     set_up(&mut message, true);

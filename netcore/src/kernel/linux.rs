@@ -5,15 +5,17 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ipnetwork::IpNetwork;
+
 use super::firewall::Firewall;
 use super::netns::Netns;
 use super::rtnl::Rtnl;
 use super::seen::{self, Interfaces};
-use super::{Kernel, address, binding, interfaces, link, listener, route, settle, sysctl};
+use super::{Kernel, address, binding, interfaces, link, listener, neighbour, route, settle, sysctl, underlay};
 use crate::error::{Error, Result};
 use crate::model::{
-    Address, Binding, InterfaceName, Link, Listener, Name, NamespaceId, NatRule, Object, Place, PortMapping, Route,
-    State, Sysctl,
+    Address, Binding, FdbEntry, InterfaceName, Link, Listener, Name, NamespaceId, NatRule, Neighbour, Object, Place,
+    PortMapping, Route, State, Sysctl, Underlay,
 };
 
 /// The Linux kernel, seen from the caller's namespace and, once one was
@@ -94,6 +96,8 @@ impl Linux {
             Object::Binding(binding) => binding::create(binding),
             Object::Link(link) => link::create(self, link).await,
             Object::Address(address) => address::create(self, address).await,
+            Object::Neighbour(neighbour) => neighbour::create(self, neighbour).await,
+            Object::Fdb(entry) => neighbour::create_entry(self, entry).await,
             Object::Route(route) => route::create(self, route).await,
             Object::Sysctl(setting) => sysctl::write(self, setting),
             // Made before, all in one transaction.
@@ -106,6 +110,8 @@ impl Linux {
             Object::Binding(binding) => binding::remove(binding),
             Object::Link(link) => link::remove(self, link).await,
             Object::Address(address) => address::remove(self, address).await,
+            Object::Neighbour(neighbour) => neighbour::remove(self, neighbour).await,
+            Object::Fdb(entry) => neighbour::remove_entry(self, entry).await,
             Object::Route(route) => route::remove(self, route).await,
             // What it was before is not ours to know: others may rely on it by now.
             Object::Sysctl(_) => Ok(()),
@@ -129,6 +135,8 @@ struct Kinds<'a> {
     bindings: Vec<&'a Binding>,
     links: Vec<&'a Link>,
     addresses: Vec<&'a Address>,
+    neighbours: Vec<&'a Neighbour>,
+    entries: Vec<&'a FdbEntry>,
     routes: Vec<&'a Route>,
     settings: Vec<&'a Sysctl>,
     rules: Vec<&'a NatRule>,
@@ -142,6 +150,8 @@ impl<'a> From<&'a [Object]> for Kinds<'a> {
                 Object::Binding(binding) => kinds.bindings.push(binding),
                 Object::Link(link) => kinds.links.push(link),
                 Object::Address(address) => kinds.addresses.push(address),
+                Object::Neighbour(neighbour) => kinds.neighbours.push(neighbour),
+                Object::Fdb(entry) => kinds.entries.push(entry),
                 Object::Route(route) => kinds.routes.push(route),
                 Object::Sysctl(setting) => kinds.settings.push(setting),
                 Object::Nat(rule) => kinds.rules.push(rule),
@@ -183,6 +193,8 @@ impl Kernel for Linux {
         )
         .await?;
         seen.extend(addresses);
+        seen.extend(neighbour::observe(self, &interfaces, &kinds.neighbours).await?);
+        seen.extend(neighbour::observe_entries(self, &interfaces, &kinds.entries).await?);
         seen.extend(routes);
         seen.extend(sysctl::observe(self, &kinds.settings)?);
         seen.extend(self.firewall.observe(&kinds.rules)?);
@@ -234,6 +246,14 @@ impl Kernel for Linux {
 
     async fn host_addresses(&self, link: &InterfaceName) -> Result<Vec<IpAddr>> {
         address::of_host(self, link).await
+    }
+
+    async fn ways(&self, device: &InterfaceName, ranges: &[IpNetwork]) -> Result<State> {
+        underlay::ways(self, device, ranges).await
+    }
+
+    async fn underlay(&self, address: IpAddr) -> Result<Option<Underlay>> {
+        underlay::of_address(self, address).await
     }
 
     async fn marked(&self, network: &Name) -> Result<Vec<Object>> {

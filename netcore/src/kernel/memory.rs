@@ -7,11 +7,13 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ipnetwork::IpNetwork;
+
 use super::Kernel;
 use crate::error::{Error, Result};
 use crate::model::{
     Binding, InterfaceName, Link, LinkKind, Listener, Name, NamespaceId, NatRule, Object, Place, PortMapping, State,
-    Vlan, fingerprint,
+    Underlay, Vlan, fingerprint,
 };
 
 /// A kernel in memory. Clones share what they hold.
@@ -102,6 +104,8 @@ impl Memory {
         let in_sandbox = match object {
             Object::Link(Link { place, kind, .. }) => *place == Place::Sandbox || matches!(kind, LinkKind::Veth(_)),
             Object::Address(address) => address.place == Place::Sandbox,
+            Object::Neighbour(neighbour) => neighbour.place == Place::Sandbox,
+            Object::Fdb(entry) => entry.place == Place::Sandbox,
             Object::Route(route) => route.place == Place::Sandbox,
             Object::Sysctl(sysctl) => sysctl.place == Place::Sandbox,
             Object::Binding(_) | Object::Nat(_) => false,
@@ -153,6 +157,8 @@ impl Held {
         self.objects.retain(|(held_in, object)| {
             let on = match object {
                 Object::Address(address) => (address.place, &address.link),
+                Object::Neighbour(neighbour) => (neighbour.place, &neighbour.link),
+                Object::Fdb(entry) => (entry.place, &entry.link),
                 Object::Route(route) => (route.place, &route.link),
                 _ => return true,
             };
@@ -327,6 +333,33 @@ impl Kernel for Memory {
             _ => None,
         });
         Ok(addresses.collect())
+    }
+
+    async fn ways(&self, device: &InterfaceName, ranges: &[IpNetwork]) -> Result<State> {
+        let is_way = |object: &&Object| match object {
+            Object::Neighbour(neighbour) => neighbour.link == *device,
+            Object::Fdb(entry) => entry.link == *device,
+            Object::Route(route) => {
+                let to = route.destination;
+                let leads_into = |range: &IpNetwork| range.contains(to.network()) && range.prefix() <= to.prefix();
+                route.place == Place::Host && ranges.iter().any(leads_into)
+            }
+            _ => false,
+        };
+        Ok(State(self.objects().iter().filter(is_way).cloned().collect()))
+    }
+
+    /// An address on an interface of which nothing else is known has an Ethernet's MTU.
+    async fn underlay(&self, address: IpAddr) -> Result<Option<Underlay>> {
+        let objects = self.objects();
+        let holder = objects.iter().find_map(|object| match object {
+            Object::Address(held) if held.place == Place::Host && held.address.ip() == address => Some(held),
+            _ => None,
+        });
+        let Some(holder) = holder else { return Ok(None) };
+        let mtu = State(objects.clone()).link(Place::Host, &holder.link).and_then(|link| link.mtu).unwrap_or(1500);
+        let segment = IpNetwork::new(holder.address.network(), holder.address.prefix()).unwrap_or(holder.address);
+        Ok(Some(Underlay { address, link: holder.link.clone(), mtu, segment }))
     }
 
     async fn marked(&self, network: &Name) -> Result<Vec<Object>> {

@@ -5,8 +5,10 @@
 use std::net::IpAddr;
 use std::path::Path;
 
+use ipnetwork::IpNetwork;
+
 use crate::error::Result;
-use crate::model::{InterfaceName, Listener, Name, NamespaceId, Object, Place, PortMapping, State};
+use crate::model::{InterfaceName, Listener, Name, NamespaceId, Object, Place, PortMapping, State, Underlay};
 
 mod address;
 mod announce;
@@ -21,6 +23,7 @@ mod linux;
 mod listener;
 mod macvlan;
 mod memory;
+mod neighbour;
 mod netns;
 pub mod nft;
 mod route;
@@ -30,8 +33,10 @@ mod settle;
 mod sysctl;
 #[cfg(test)]
 mod tests;
+mod underlay;
 mod verified;
 mod vlan;
+mod vxlan;
 
 pub use linux::Linux;
 pub use memory::Memory;
@@ -97,6 +102,19 @@ pub trait Kernel: Sized {
     /// # Errors
     /// [`Error::Kernel`](crate::Error::Kernel) when the kernel does not answer.
     async fn host_addresses(&self, link: &InterfaceName) -> Result<Vec<IpAddr>>;
+
+    /// Every way of ours to the other nodes of an overlay: the neighbours and the forwarding
+    /// entries of its tunnel `device`, and the routes into `ranges`, over whatever they lead.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`](crate::Error::Kernel) when the kernel does not answer.
+    async fn ways(&self, device: &InterfaceName, ranges: &[IpNetwork]) -> Result<State>;
+
+    /// The interface of the host that has `address`, if one has.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`](crate::Error::Kernel) when the kernel does not answer.
+    async fn underlay(&self, address: IpAddr) -> Result<Option<Underlay>>;
 
     /// Everything on the host and in the sandbox that carries a mark of `network`. Reads whole tables: for
     /// garbage collection, never on the way in.

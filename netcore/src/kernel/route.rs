@@ -1,5 +1,6 @@
 //! Routes. Ours carry [`PROTOCOL`], and only those are replaced or removed.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use futures::future::try_join_all;
@@ -43,8 +44,13 @@ pub(super) async fn observe(kernel: &Linux, interfaces: &Interfaces, wanted: &[&
         let over_it = |route: &&&Route| {
             route.place == place && interfaces.get(place, &route.link).is_some_and(|link| link.index == over)
         };
+        let mut by_destination: HashMap<(IpAddr, u8), Vec<&Present>> = HashMap::new();
+        for present in &found {
+            by_destination.entry(key(present.destination)).or_default().push(present);
+        }
         let seen = |wanted: &&Route| {
-            let found = found.iter().find(|found| found.has_key_of(wanted))?;
+            let candidates = by_destination.get(&key(wanted.destination))?;
+            let found = candidates.iter().find(|found| found.has_key_of(wanted))?;
             Some(Object::Route(found.describe(wanted)))
         };
         Ok(wanted.iter().filter(over_it).filter_map(seen).collect())
@@ -52,8 +58,8 @@ pub(super) async fn observe(kernel: &Linux, interfaces: &Interfaces, wanted: &[&
     Ok(try_join_all(look).await?.concat())
 }
 
-/// Makes `route`, behind those that lead to the same destination over other interfaces
-/// (`NLM_F_APPEND`): a container that joins a second network keeps the default route it had.
+/// Makes `route`, behind those that lead to the same destination over other interfaces, if there
+/// are any (`NLM_F_APPEND`): a container that joins a second network keeps the default route it had.
 pub(super) async fn create(kernel: &Linux, route: &Route) -> Result<()> {
     let failed = |refusal: Refusal| refusal.error("create", show(route));
     let rtnl = kernel.required(route.place)?;
@@ -111,6 +117,51 @@ pub(super) async fn default_link(kernel: &Linux, place: Place) -> Result<Option<
         }
     }
     Ok(None)
+}
+
+/// Our routes into `ranges`, of the main table and over any interface, each with the index of the
+/// interface it is over.
+pub(super) async fn into(rtnl: &Rtnl, ranges: &[IpNetwork]) -> Result<Vec<(u32, Route)>, Refusal> {
+    let mut routes = Vec::new();
+    for v6 in [false, true] {
+        let of_family = || ranges.iter().filter(move |range| range.is_ipv6() == v6);
+        if of_family().next().is_none() {
+            continue;
+        }
+        let mut query = RouteMessage::default();
+        query.header.address_family = family(v6);
+        query.header.protocol = RouteProtocol::from(PROTOCOL);
+        query.attributes.push(RouteAttribute::Table(Route::MAIN_TABLE));
+        let answers = rtnl.dump(RouteNetlinkMessage::GetRoute(query)).await?;
+        let present = answers.iter().flat_map(Present::from_answer);
+        let ours = present.filter(|present| {
+            let to = present.destination;
+            present.protocol == PROTOCOL
+                && present.table == Route::MAIN_TABLE
+                && of_family().any(|range| range.contains(to.network()) && range.prefix() <= to.prefix())
+        });
+        routes.extend(ours.map(|present| {
+            let wanted = Route {
+                place: Place::Host,
+                link: seen::unknown(),
+                destination: present.destination,
+                gateway: None,
+                onlink: false,
+                mtu: None,
+                advmss: None,
+                metric: None,
+                table: None,
+                scope: None,
+                source: None,
+            };
+            (present.interface, present.describe(&wanted))
+        }));
+    }
+    Ok(routes)
+}
+
+fn key(destination: IpNetwork) -> (IpAddr, u8) {
+    (destination.network(), destination.prefix())
 }
 
 fn conflict(route: &Route, present: &Present) -> Error {
@@ -176,6 +227,7 @@ pub(super) async fn ways_out(rtnl: &Rtnl) -> Result<Vec<u32>, Refusal> {
 struct Present {
     destination: IpNetwork,
     gateway: Option<IpAddr>,
+    source: Option<IpAddr>,
     interface: u32,
     onlink: bool,
     metric: u32,
@@ -204,6 +256,7 @@ impl Present {
         let mut route = Self {
             destination: IpNetwork::new(any, header.destination_prefix_length).ok()?,
             gateway: None,
+            source: None,
             interface: 0,
             onlink: header.flags.contains(RouteFlags::Onlink),
             metric: 0,
@@ -238,6 +291,7 @@ impl Present {
             }
             RouteAttribute::Gateway(to) => self.gateway = ip(to),
             RouteAttribute::Via(RouteVia::Inet6(to)) => self.gateway = Some((*to).into()),
+            RouteAttribute::PrefSource(from) => self.source = ip(from),
             RouteAttribute::Oif(index) => self.interface = *index,
             RouteAttribute::Priority(metric) => self.metric = *metric,
             RouteAttribute::Table(table) => self.table = *table,
@@ -274,6 +328,7 @@ impl Present {
             table: wanted.table,
             // IPv6 routes have no scope; the kernel reports 0 for all of them.
             scope: if self.destination.is_ipv6() { wanted.scope } else { Some(self.scope) },
+            source: self.source,
         }
     }
 }
@@ -315,6 +370,7 @@ fn message(route: &Route, interface: u32) -> RouteMessage {
         IpAddr::V6(v6) if route.destination.is_ipv4() => RouteAttribute::Via(RouteVia::Inet6(v6)),
         gateway => RouteAttribute::Gateway(gateway.into()),
     }));
+    attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(source.into())));
     if route.effective_metric() != 0 {
         attributes.push(RouteAttribute::Priority(route.effective_metric()));
     }

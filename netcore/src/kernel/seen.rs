@@ -17,10 +17,11 @@ use super::linux::Linux;
 use super::macvlan;
 use super::rtnl::{Refusal, Rtnl};
 use super::vlan;
+use super::vxlan;
 use crate::error::{Error, Result};
 use crate::model::{
     Bridge, InterfaceName, Link, LinkKind, Mac, Macvlan, MacvlanMode, Mark, Object, Place, Port, PortVlans, Veth, Vlan,
-    Vlans,
+    Vlans, Vxlan,
 };
 
 /// An interface as the kernel reports it.
@@ -39,6 +40,7 @@ pub(super) struct Seen {
     /// Whether the bridge filters by VLAN; `None` where the kernel cannot, and for what is no bridge.
     pub(super) vlan_filtering: Option<bool>,
     vlan_id: Option<u16>,
+    pub(super) vxlan: Option<Vxlan>,
     /// The bridge it is a port of, by index.
     pub(super) master: Option<u32>,
     hairpin: bool,
@@ -63,6 +65,11 @@ impl Seen {
     /// Whether `self` is a macvlan or VLAN link on `below`, or the like, in the same namespace.
     pub(super) fn stands_on(&self, below: &Self) -> bool {
         self.kind != "veth" && self.peer == Some(below.index) && self.peer_namespace.is_none()
+    }
+
+    /// Whether it carries the mark of `link`.
+    pub(super) fn is_marked_as(&self, link: &Link) -> bool {
+        link.mark.as_ref().map(Mark::as_str) == self.alias.as_deref()
     }
 
     /// The interface's name as a value.
@@ -91,7 +98,10 @@ impl Seen {
                 vlans: Vec::new(),
             }),
             "loopback" => LinkKind::Loopback,
-            other => LinkKind::Other { name: other.to_owned() },
+            other => match &self.vxlan {
+                Some(vxlan) => LinkKind::Vxlan(vxlan.clone()),
+                None => LinkKind::Other { name: other.to_owned() },
+            },
         }
     }
 }
@@ -151,6 +161,7 @@ impl Seen {
                     _ => None,
                 });
             }
+            LinkInfo::Data(InfoData::Vxlan(facts)) => self.vxlan = Some(vxlan::read(facts)),
             LinkInfo::PortData(InfoPortData::BridgePort(facts)) => {
                 for fact in facts {
                     match fact {
@@ -256,6 +267,8 @@ impl Interfaces {
                     names.extend(below.iter().filter(|(of, ..)| *of == link).map(|(_, place, name)| (*place, name)));
                 }
                 Object::Address(address) => names.push((address.place, &address.link)),
+                Object::Neighbour(neighbour) => names.push((neighbour.place, &neighbour.link)),
+                Object::Fdb(entry) => names.push((entry.place, &entry.link)),
                 Object::Route(route) => names.push((route.place, &route.link)),
                 Object::Binding(_) | Object::Sysctl(_) | Object::Nat(_) => {}
             }

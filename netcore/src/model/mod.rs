@@ -13,7 +13,9 @@ mod name;
 mod namespace;
 mod network;
 mod object;
+mod overlay;
 mod owner;
+mod peer;
 mod section;
 pub mod vlan;
 
@@ -28,9 +30,12 @@ pub use name::{InterfaceName, InvalidName, Name};
 pub use namespace::{Binding, InvalidTarget, NamespaceId, SharedNamespace, Target};
 pub use network::{BridgeConfig, ContainerConfig, HostConfig, Mode, Network, NoneConfig, VlanTrunk};
 pub use object::{
-    Address, Bridge, Key, Link, LinkKind, NatRule, Object, Phase, Place, Port, Rivals, Route, State, Sysctl, Veth,
+    Address, Bridge, FdbEntry, Key, Link, LinkKind, NatRule, Neighbour, Object, Phase, Place, Port, Rivals, Route,
+    State, Sysctl, Veth, Vxlan,
 };
+pub use overlay::{EtcdSource, LocalNode, OverlayConfig, PeerSource, Underlay};
 pub use owner::{AttachmentId, Mark};
+pub use peer::Peer;
 pub use vlan::{PortVlans, Vlans};
 
 /// A 64-bit FNV-1a hash: names and addresses that must come out the same in every process and

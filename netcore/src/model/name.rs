@@ -106,9 +106,15 @@ checked_name! {
 }
 
 impl InterfaceName {
-    /// A bridge name for a network whose own name is too long to be one.
-    pub(crate) fn for_network(network: &Name) -> Self {
-        Self::numbered("br-", super::fingerprint(network.as_str().as_bytes()))
+    /// The bridge of a network that names none: `br-NETWORK`, or a hash where that is too long.
+    pub(crate) fn for_bridge_of(network: &Name) -> Self {
+        Self::new(format!("br-{network}"))
+            .unwrap_or_else(|_| Self::numbered("br-", super::fingerprint(network.as_str().as_bytes())))
+    }
+
+    /// The tunnel of an overlay: `vxlan` and at most eight digits.
+    pub(crate) fn for_vni(vni: u32) -> Self {
+        Self(format!("vxlan{}", vni & super::OverlayConfig::MAX_VNI))
     }
 
     /// A name for the host's own link on the master of a macvlan network.

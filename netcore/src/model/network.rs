@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Dns, InterfaceName, IpamConfig, Mac, MacvlanConfig, Name, Target};
+use super::{Dns, InterfaceName, IpamConfig, Mac, MacvlanConfig, Name, OverlayConfig, Target};
 
 /// A network that containers attach to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,8 @@ pub enum Mode {
     Host(HostConfig),
     /// Another container's namespace.
     Container(ContainerConfig),
+    /// A bridge on every node, and a tunnel between them.
+    Overlay(OverlayConfig),
 }
 
 impl Mode {
@@ -47,6 +49,7 @@ impl Mode {
             Self::None(_) => "none",
             Self::Host(_) => "host",
             Self::Container(_) => "container",
+            Self::Overlay(_) => "overlay",
         }
     }
 }
@@ -60,6 +63,12 @@ impl From<BridgeConfig> for Mode {
 impl From<MacvlanConfig> for Mode {
     fn from(config: MacvlanConfig) -> Self {
         Self::Macvlan(config)
+    }
+}
+
+impl From<OverlayConfig> for Mode {
+    fn from(config: OverlayConfig) -> Self {
+        Self::Overlay(config)
     }
 }
 

@@ -32,6 +32,10 @@ pub enum Object {
     Link(Link),
     /// An address on an interface.
     Address(Address),
+    /// Whose MAC address an IP address has.
+    Neighbour(Neighbour),
+    /// Behind which node a MAC address is.
+    Fdb(FdbEntry),
     /// A route.
     Route(Route),
     /// A kernel setting.
@@ -49,7 +53,7 @@ pub enum Phase {
     Links,
     /// Their addresses.
     Addresses,
-    /// Routes over them.
+    /// Routes over them, and the neighbours they lead to.
     Routes,
     /// Settings.
     Sysctls,
@@ -70,6 +74,10 @@ pub enum Key {
     /// A route: interface, destination, table and metric. Two attachments of one container may
     /// each have a default route, by their own interface.
     Route(Place, InterfaceName, IpNetwork, u32, u32),
+    /// A neighbour, by interface and IP address.
+    Neighbour(Place, InterfaceName, IpAddr),
+    /// A forwarding entry, by interface and MAC address.
+    Fdb(Place, InterfaceName, Mac),
     /// A setting, by its dotted name.
     Sysctl(Place, String),
     /// A table with its chains, rules and empty sets.
@@ -78,6 +86,8 @@ pub enum Key {
     Member(InterfaceName),
     /// An element of the set of hairpin subnets.
     Hairpin(IpNetwork),
+    /// An element of the set of cluster ranges.
+    Cluster(IpNetwork),
     /// An element of the set of masqueraded addresses.
     Masquerade(IpAddr),
     /// A published port: the host address, if one, the family, protocol and port.
@@ -103,10 +113,13 @@ impl Object {
                 route.table.unwrap_or(Route::MAIN_TABLE),
                 route.effective_metric(),
             ),
+            Self::Neighbour(neighbour) => Key::Neighbour(neighbour.place, neighbour.link.clone(), neighbour.address),
+            Self::Fdb(entry) => Key::Fdb(entry.place, entry.link.clone(), entry.mac),
             Self::Sysctl(sysctl) => Key::Sysctl(sysctl.place, sysctl.name.clone()),
             Self::Nat(NatRule::Ruleset { table, .. }) => Key::Ruleset(*table),
             Self::Nat(NatRule::Member { bridge, .. }) => Key::Member(bridge.clone()),
             Self::Nat(NatRule::Hairpin { subnet, .. }) => Key::Hairpin(*subnet),
+            Self::Nat(NatRule::Cluster { range, .. }) => Key::Cluster(*range),
             Self::Nat(NatRule::Masquerade { source, .. }) => Key::Masquerade(*source),
             Self::Nat(NatRule::Publish { host_address, protocol, host_port, to, .. }) => {
                 Key::Publish(*host_address, to.is_ipv6(), *protocol, *host_port)
@@ -123,7 +136,7 @@ impl Object {
             Self::Binding(_) => Phase::Namespaces,
             Self::Link(_) => Phase::Links,
             Self::Address(_) => Phase::Addresses,
-            Self::Route(_) => Phase::Routes,
+            Self::Neighbour(_) | Self::Fdb(_) | Self::Route(_) => Phase::Routes,
             Self::Sysctl(_) => Phase::Sysctls,
             Self::Nat(_) => Phase::Firewall,
         }
@@ -135,6 +148,8 @@ impl Object {
         match self {
             Self::Link(link) => Some(link.place),
             Self::Address(address) => Some(address.place),
+            Self::Neighbour(neighbour) => Some(neighbour.place),
+            Self::Fdb(entry) => Some(entry.place),
             Self::Route(route) => Some(route.place),
             Self::Sysctl(sysctl) => Some(sysctl.place),
             Self::Binding(_) | Self::Nat(_) => None,
@@ -153,7 +168,12 @@ impl Object {
         match self {
             Self::Link(link) => link.mark.as_ref(),
             Self::Nat(rule) => rule.mark(),
-            Self::Binding(_) | Self::Address(_) | Self::Route(_) | Self::Sysctl(_) => None,
+            Self::Binding(_)
+            | Self::Address(_)
+            | Self::Neighbour(_)
+            | Self::Fdb(_)
+            | Self::Route(_)
+            | Self::Sysctl(_) => None,
         }
     }
 }
@@ -196,6 +216,8 @@ pub enum LinkKind {
     Macvlan(Macvlan),
     /// One VLAN of another link (802.1Q).
     Vlan(Vlan),
+    /// A tunnel to other nodes.
+    Vxlan(Vxlan),
     /// `lo`.
     Loopback,
     /// Something else, seen but never made by us; its kind as the kernel names it.
@@ -236,6 +258,22 @@ pub struct Bridge {
     /// VLANs that the host itself is in by the bridge; it may be in others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vlans: Vec<Vlans>,
+}
+
+/// What a VXLAN tunnel has beside what every link has (`IFLA_VXLAN_*`, linux/if_link.h). It never
+/// learns: where a MAC address is, is said by a [`FdbEntry`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vxlan {
+    /// The network's number in the tunnel.
+    pub vni: u32,
+    /// The UDP port.
+    pub port: u16,
+    /// The address of this host that packets leave from; any when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<IpAddr>,
+    /// Whether it learns addresses from the packets it sees; never wanted.
+    #[serde(default)]
+    pub learning: bool,
 }
 
 /// How a link is a port of a bridge (`IFLA_BRPORT_*`, linux/if_link.h).
@@ -286,6 +324,34 @@ pub enum Rivals {
     Replace,
 }
 
+/// Whose MAC address an IP address has (`NUD_PERMANENT`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// Where the interface is.
+    pub place: Place,
+    /// The interface.
+    pub link: InterfaceName,
+    /// The IP address.
+    pub address: IpAddr,
+    /// Its MAC address; none for one that is still looked for.
+    pub mac: Option<Mac>,
+    /// Whether it stays until it is removed.
+    pub permanent: bool,
+}
+
+/// Behind which node a MAC address is: an entry of a tunnel's own forwarding table (`NTF_SELF`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdbEntry {
+    /// Where the tunnel is.
+    pub place: Place,
+    /// The tunnel.
+    pub link: InterfaceName,
+    /// The MAC address.
+    pub mac: Mac,
+    /// The node's address in the underlay.
+    pub to: IpAddr,
+}
+
 /// A route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
@@ -316,6 +382,9 @@ pub struct Route {
     /// The scope; universe with a gateway and link without one when `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<u8>,
+    /// The source address of what the host itself sends (`RTA_PREFSRC`); any when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<IpAddr>,
 }
 
 impl Route {
@@ -376,6 +445,13 @@ pub enum NatRule {
         /// Whose it is.
         mark: Mark,
     },
+    /// Traffic within this range, which several hosts share, is not masqueraded.
+    Cluster {
+        /// The range.
+        range: IpNetwork,
+        /// Whose it is.
+        mark: Mark,
+    },
     /// Traffic from this address that leaves the host gets the host's address.
     Masquerade {
         /// The container's address.
@@ -418,6 +494,12 @@ pub enum NatRule {
 }
 
 impl NatRule {
+    /// Whether networks have it in common: it does its work whoever's mark it carries.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Member { .. } | Self::Hairpin { .. } | Self::Cluster { .. })
+    }
+
     /// The mark on the element; the table itself has none.
     #[must_use]
     pub fn mark(&self) -> Option<&Mark> {
@@ -425,6 +507,7 @@ impl NatRule {
             Self::Ruleset { .. } => None,
             Self::Member { mark, .. }
             | Self::Hairpin { mark, .. }
+            | Self::Cluster { mark, .. }
             | Self::Masquerade { mark, .. }
             | Self::Publish { mark, .. }
             | Self::Guard { mark, .. }
@@ -477,6 +560,9 @@ impl fmt::Display for Object {
             Self::Link(Link { name, kind: LinkKind::Vlan(vlan), .. }) => {
                 write!(f, "VLAN {} of {} as {name}", vlan.id, vlan.parent)
             }
+            Self::Link(Link { name, kind: LinkKind::Vxlan(vxlan), .. }) => {
+                write!(f, "vxlan {name} (VNI {})", vxlan.vni)
+            }
             Self::Link(Link { place, name, .. }) => write!(f, "link {name} ({place})"),
             Self::Address(Address { place, link, address, .. }) => write!(f, "address {address} on {link} ({place})"),
             Self::Route(route) => {
@@ -486,6 +572,10 @@ impl fmt::Display for Object {
                 }
                 write!(f, " dev {} ({})", route.link, route.place)
             }
+            Self::Neighbour(Neighbour { place, link, address, .. }) => {
+                write!(f, "neighbour {address} dev {link} ({place})")
+            }
+            Self::Fdb(FdbEntry { place, link, mac, to }) => write!(f, "fdb {mac} dev {link} dst {to} ({place})"),
             Self::Sysctl(sysctl) => write!(f, "sysctl {} ({})", sysctl.name.replace('/', "."), sysctl.place),
             Self::Nat(rule) => rule.fmt(f),
         }
@@ -498,6 +588,7 @@ impl fmt::Display for NatRule {
             Self::Ruleset { table, .. } => write!(f, "firewall table {table}"),
             Self::Member { bridge, .. } => write!(f, "firewall member {bridge}"),
             Self::Hairpin { subnet, .. } => write!(f, "hairpin {subnet}"),
+            Self::Cluster { range, .. } => write!(f, "cluster {range}"),
             Self::Masquerade { source, .. } => write!(f, "masquerade {source}"),
             Self::Publish { host_address, protocol, host_port, to, .. } => {
                 f.write_str("publish ")?;
@@ -522,6 +613,7 @@ impl LinkKind {
             Self::Bridge(_) => "bridge",
             Self::Macvlan(_) => "macvlan",
             Self::Vlan(_) => "vlan",
+            Self::Vxlan(_) => "vxlan",
             Self::Loopback => "loopback",
             Self::Other { name } => name,
         }

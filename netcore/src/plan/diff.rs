@@ -94,6 +94,11 @@ fn differences(wanted: &Object, seen: &Object) -> Vec<Difference> {
         // kernel's to say.
         (Object::Address(_), Object::Address(_)) => {}
         (Object::Route(wanted), Object::Route(seen)) => route(&mut found, wanted, seen),
+        (Object::Neighbour(wanted), Object::Neighbour(seen)) => {
+            found.note_either("MAC", &wanted.mac, &seen.mac);
+            found.note("permanent", on_or_off(wanted.permanent), on_or_off(seen.permanent));
+        }
+        (Object::Fdb(wanted), Object::Fdb(seen)) => found.note("node", &wanted.to, &seen.to),
         (Object::Sysctl(wanted), Object::Sysctl(seen)) => found.note("value", &wanted.value, &seen.value),
         (Object::Nat(wanted), Object::Nat(seen)) => nat(&mut found, wanted, seen),
         // Kinds with equal keys are equal.
@@ -169,6 +174,12 @@ fn link(found: &mut Found, wanted: &Link, seen: &Link) {
             found.note("parent", &wanted.parent, &seen.parent);
             found.note("VLAN", &wanted.id, &seen.id);
         }
+        (LinkKind::Vxlan(wanted), LinkKind::Vxlan(seen)) => {
+            found.note("VNI", &wanted.vni, &seen.vni);
+            found.note("UDP port", &wanted.port, &seen.port);
+            found.note_if_wanted("local address", &wanted.local, &seen.local);
+            found.note("learning", on_or_off(wanted.learning), on_or_off(seen.learning));
+        }
         _ => {}
     }
     // A bridge or VLAN that somebody else made stays theirs: it is used without our mark.
@@ -197,6 +208,7 @@ fn route(found: &mut Found, wanted: &Route, seen: &Route) {
     found.note_if_wanted("MTU", &wanted.mtu, &seen.mtu);
     found.note_if_wanted("advmss", &wanted.advmss, &seen.advmss);
     found.note_if_wanted("scope", &wanted.scope, &seen.scope);
+    found.note_if_wanted("source", &wanted.source, &seen.source);
 }
 
 fn nat(found: &mut Found, wanted: &NatRule, seen: &NatRule) {
@@ -215,7 +227,7 @@ fn nat(found: &mut Found, wanted: &NatRule, seen: &NatRule) {
     }
     let who = |rule: &NatRule| rule.mark().map(Mark::to_string);
     // Elements that belong to the network may carry the mark of any network that shares them.
-    if !matches!(wanted, NatRule::Member { .. } | NatRule::Hairpin { .. }) {
+    if !wanted.is_shared() {
         found.note_if_wanted("owner", &who(wanted), &who(seen));
     }
 }

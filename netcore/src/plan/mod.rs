@@ -9,11 +9,14 @@ mod diff;
 mod parent;
 mod step;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use crate::error::{Error, Result};
-use crate::model::{Address, InterfaceName, Key, Link, LinkKind, NatRule, Object, Phase, Place, Rivals, Route, State};
+use crate::model::{
+    Address, FdbEntry, InterfaceName, Key, Link, LinkKind, NatRule, Neighbour, Object, Phase, Place, Rivals, Route,
+    State,
+};
 
 pub use diff::{Difference, Drift, drift};
 pub use step::Step;
@@ -84,6 +87,19 @@ pub fn plan_around(wanted: &[Object], actual: &State) -> (Vec<Step>, Vec<Obstacl
     (steps, obstacles)
 }
 
+/// The steps that leave nothing but `wanted` of what is in `actual`: what is missing or different
+/// is made first, so that nothing is without a way in between, and what nobody wants goes last.
+///
+/// # Errors
+/// As [`plan`].
+pub fn reconcile(wanted: &[Object], actual: &State) -> Result<Vec<Step>> {
+    let mut steps = plan(wanted, actual)?;
+    let keys: HashSet<Key> = wanted.iter().map(Object::key).collect();
+    let stale: Vec<Object> = actual.0.iter().filter(|object| !keys.contains(&object.key())).cloned().collect();
+    steps.extend(removal(&stale, actual));
+    Ok(steps)
+}
+
 /// Those of `unwanted` that have to be looked at before they are removed. What is inside the
 /// sandbox goes with the link that leads there; settings stay, since others may have come to rely
 /// on them; and the firewall looks by itself whether an element is there and ours.
@@ -117,7 +133,10 @@ pub fn removal(unwanted: &[Object], actual: &State) -> Vec<Step> {
 fn is_removable(object: &Object) -> bool {
     match object {
         Object::Link(link) => !matches!(link.kind, LinkKind::Loopback),
-        Object::Address(Address { place, .. }) | Object::Route(Route { place, .. }) => *place == Place::Host,
+        Object::Address(Address { place, .. })
+        | Object::Route(Route { place, .. })
+        | Object::Neighbour(Neighbour { place, .. })
+        | Object::Fdb(FdbEntry { place, .. }) => *place == Place::Host,
         Object::Sysctl(_) => false,
         Object::Binding(_) | Object::Nat(_) => true,
     }

@@ -16,7 +16,7 @@ pub struct Lock {
 }
 
 impl Lock {
-    pub(super) fn exclusive(path: &Path) -> Result<Self> {
+    pub(crate) fn exclusive(path: &Path) -> Result<Self> {
         Self::take(path, File::lock)
     }
 

@@ -35,6 +35,7 @@ fn attached() -> Attached {
         ],
         dns: Dns { nameservers: vec!["10.20.0.1".into()], search: vec!["example.org".into()], ..Dns::default() },
         publish: Vec::new(),
+        warnings: Vec::new(),
     }
 }
 
@@ -57,6 +58,7 @@ fn looped() -> Success {
         routes: Vec::new(),
         dns: Dns::default(),
         publish: Vec::new(),
+        warnings: Vec::new(),
     };
     Success::of(attached, &Mode::None(NoneConfig {}))
 }

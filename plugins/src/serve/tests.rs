@@ -41,6 +41,7 @@ impl Verbs for Diary {
             routes: Vec::new(),
             dns: Dns::default(),
             publish: attachment.publish,
+            warnings: Vec::new(),
             id: attachment.id,
         })
     }

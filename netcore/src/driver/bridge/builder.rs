@@ -30,7 +30,7 @@ impl Network {
     /// [`Error::Invalid`] when `name` is not a network name.
     pub fn new(name: &str) -> Result<Self> {
         let name = Name::new(name)?;
-        let bridge = InterfaceName::new(format!("br-{name}")).unwrap_or_else(|_| InterfaceName::for_network(&name));
+        let bridge = InterfaceName::for_bridge_of(&name);
         let config = BridgeConfig {
             bridge: Some(bridge),
             is_default_gateway: true,

@@ -34,8 +34,8 @@ impl Nft {
     /// # Errors
     /// [`Error::PortTaken`] when another owner has published a port, or its host address is taken
     /// by a publish on every address, or the other way round. [`Error::Conflict`] when a hairpin
-    /// subnet overlaps another that is not the same. [`Error::Kernel`] when the kernel refuses,
-    /// also when the table is not there. [`Error::Busy`] when others kept changing the firewall.
+    /// subnet, or a cluster's range, overlaps another that is not the same. [`Error::Kernel`] when the
+    /// kernel refuses, also when the table is not there. [`Error::Busy`] when others kept changing the firewall.
     pub fn create(&self, rules: &[&NatRule]) -> Result<()> {
         let additions = additions(rules)?;
         let tables = tables(rules);
@@ -139,23 +139,25 @@ impl Nft {
         };
         Ok(match rule {
             NatRule::Publish { .. } if refused.is(libc::EEXIST) => taken(rule, rival(rule, additions)),
-            NatRule::Hairpin { subnet, .. } if refused.is(libc::EEXIST) => match self.overlapping(rule, subnet)? {
-                Some((other, mark)) => Error::Conflict {
-                    object: rule.to_string(),
-                    found: format!("overlaps {other} of {}", mark.who()),
-                    way_out: "give each network a subnet of its own".to_owned(),
-                },
-                None => refused.into_error("create", rule.to_string()),
-            },
+            NatRule::Hairpin { subnet, .. } | NatRule::Cluster { range: subnet, .. } if refused.is(libc::EEXIST) => {
+                match self.overlapping(rule, subnet)? {
+                    Some((other, mark)) => Error::Conflict {
+                        object: rule.to_string(),
+                        found: format!("overlaps {other} of {}", mark.who()),
+                        way_out: "give each network a subnet of its own".to_owned(),
+                    },
+                    None => refused.into_error("create", rule.to_string()),
+                }
+            }
             rule => refused.into_error("create", rule.to_string()),
         })
     }
 
-    /// The hairpin subnet that overlaps `subnet`, which `rule` is for, and whose it is.
+    /// The subnet or range that overlaps `subnet`, which `rule` is for, and whose it is.
     fn overlapping(&self, rule: &NatRule, subnet: &IpNetwork) -> Result<Option<(IpNetwork, Mark)>> {
         let Some(wanted) = Element::of(rule)? else { return Ok(None) };
         let subnets = self.list(wanted.set)?.into_iter().filter_map(|element| match element.rule()? {
-            NatRule::Hairpin { subnet, mark } => Some((subnet, mark)),
+            NatRule::Hairpin { subnet, mark } | NatRule::Cluster { range: subnet, mark } => Some((subnet, mark)),
             _ => None,
         });
         Ok(subnets.into_iter().find(|(other, _)| other.contains(subnet.network()) || subnet.contains(other.network())))
@@ -183,7 +185,7 @@ impl Addition<'_> {
 
     /// Whether others may have added the same.
     fn is_shared(&self) -> bool {
-        self.is_claim() || matches!(self.rule, NatRule::Member { .. } | NatRule::Hairpin { .. })
+        self.is_claim() || self.rule.is_shared()
     }
 }
 

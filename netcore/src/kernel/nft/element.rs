@@ -31,9 +31,12 @@ impl Element {
             NatRule::Ruleset { .. } => return Ok(None),
             NatRule::Member { bridge, .. } => (&ruleset::BRIDGES, interface(bridge), vec![], vec![]),
             NatRule::Hairpin { subnet, .. } => {
-                let set = by_family(subnet.is_ipv6(), &ruleset::SAME_NET4, &ruleset::SAME_NET6);
-                let (first, last) = (address(subnet.network()), address(subnet.broadcast()));
-                (set, [&*first, &first].concat(), [&*last, &last].concat(), vec![])
+                let (key, key_end) = pair(subnet);
+                (by_family(subnet.is_ipv6(), &ruleset::SAME_NET4, &ruleset::SAME_NET6), key, key_end, vec![])
+            }
+            NatRule::Cluster { range, .. } => {
+                let (key, key_end) = pair(range);
+                (by_family(range.is_ipv6(), &ruleset::CLUSTER4, &ruleset::CLUSTER6), key, key_end, vec![])
             }
             NatRule::Masquerade { source, .. } => {
                 let set = by_family(source.is_ipv6(), &ruleset::MASQUERADE4, &ruleset::MASQUERADE6);
@@ -88,7 +91,12 @@ impl Element {
         if self.set.interval {
             let half = key.len() / 2;
             let subnet = subnet(key.get(..half)?, key_end.get(..half)?)?;
-            return Some(NatRule::Hairpin { subnet, mark });
+            let is_cluster = self.set == &ruleset::CLUSTER4 || self.set == &ruleset::CLUSTER6;
+            return Some(if is_cluster {
+                NatRule::Cluster { range: subnet, mark }
+            } else {
+                NatRule::Hairpin { subnet, mark }
+            });
         }
         if self.set == &ruleset::MASQUERADE4 || self.set == &ruleset::MASQUERADE6 {
             return Some(NatRule::Masquerade { source: read_address(key)?, mark });
@@ -224,6 +232,12 @@ fn read_address(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(bytes).ok().map(|octets| IpAddr::V6(Ipv6Addr::from(octets)))
 }
 
+/// The first and the last pair of addresses of `subnet`.
+fn pair(subnet: &IpNetwork) -> (Vec<u8>, Vec<u8>) {
+    let (first, last) = (address(subnet.network()), address(subnet.broadcast()));
+    ([&*first, &first].concat(), [&*last, &last].concat())
+}
+
 /// The subnet from one address to another, if it is one.
 fn subnet(first: &[u8], last: &[u8]) -> Option<IpNetwork> {
     let same_bits: u32 = match first.iter().zip(last).position(|(a, b)| a != b) {
@@ -259,6 +273,8 @@ mod tests {
             NatRule::Hairpin { subnet: "10.88.0.0/20".parse().unwrap(), mark: mark() },
             NatRule::Hairpin { subnet: "10.88.0.1/32".parse().unwrap(), mark: mark() },
             NatRule::Hairpin { subnet: "fd00:88::/64".parse().unwrap(), mark: mark() },
+            NatRule::Cluster { range: "10.88.0.0/14".parse().unwrap(), mark: mark() },
+            NatRule::Cluster { range: "fd00::/16".parse().unwrap(), mark: mark() },
             NatRule::Masquerade { source: "10.88.0.2".parse().unwrap(), mark: mark() },
             NatRule::Masquerade { source: "fd00:88::2".parse().unwrap(), mark: mark() },
             publish_rule(None, "10.88.0.2:80"),
@@ -317,6 +333,6 @@ mod tests {
         let mut element = Element::of(&every_kind()[0]).unwrap().unwrap();
         element.raw.user_data = user_data::comment("mine");
         assert_eq!(element.rule(), None);
-        assert_eq!(claim(&every_kind()[6]).unwrap().rule(), None);
+        assert_eq!(claim(&every_kind()[8]).unwrap().rule(), None);
     }
 }

@@ -210,7 +210,10 @@ fn as_seen(wanted: &NatRule, seen: &Element) -> Option<NatRule> {
             Some(NatRule::Hairpin { subnet: *subnet, mark })
         }
         // What networks share does its work whoever added it.
-        (NatRule::Member { .. } | NatRule::Hairpin { .. }, None) => Some(wanted.clone()),
+        (NatRule::Cluster { range, .. }, Some(NatRule::Cluster { mark, .. })) => {
+            Some(NatRule::Cluster { range: *range, mark })
+        }
+        (wanted, None) if wanted.is_shared() => Some(wanted.clone()),
         (_, seen) => seen,
     }
 }

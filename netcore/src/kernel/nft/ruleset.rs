@@ -197,7 +197,11 @@ pub(super) static BRIDGES: Set = set(Inet, c"bridges", &[Interface]);
 pub(super) static SAME_NET4: Set = ranges(Inet, c"same_net4", &[Ipv4, Ipv4]);
 pub(super) static SAME_NET6: Set = ranges(Inet, c"same_net6", &[Ipv6, Ipv6]);
 
-pub(super) static SETS: [&Set; 11] = [
+/// Pairs of addresses in one range that several hosts share.
+pub(super) static CLUSTER4: Set = ranges(Inet, c"cluster4", &[Ipv4, Ipv4]);
+pub(super) static CLUSTER6: Set = ranges(Inet, c"cluster6", &[Ipv6, Ipv6]);
+
+pub(super) static SETS: [&Set; 13] = [
     &PUBLISH4,
     &PUBLISH6,
     &PUBLISH4_AT,
@@ -209,6 +213,8 @@ pub(super) static SETS: [&Set; 11] = [
     &BRIDGES,
     &SAME_NET4,
     &SAME_NET6,
+    &CLUSTER4,
+    &CLUSTER6,
 ];
 
 const V4: Match = Is(Read::Family, &[Family::V4 as u8]);
@@ -291,6 +297,7 @@ pub(super) static CHAINS: [Chain; 5] = [
                     In(&[Ipv4Source], &MASQUERADE4),
                     NotIn(&[LeavesBy], &BRIDGES),
                     NotWithin(Ipv4Destination, &[224, 0, 0, 0], 4),
+                    NotIn(&[Ipv4Source, Ipv4Destination], &CLUSTER4),
                 ],
                 then: Masquerade,
             },
@@ -301,6 +308,7 @@ pub(super) static CHAINS: [Chain; 5] = [
                     In(&[Ipv6Source], &MASQUERADE6),
                     NotIn(&[LeavesBy], &BRIDGES),
                     NotWithin(Ipv6Destination, &MULTICAST6, 8),
+                    NotIn(&[Ipv6Source, Ipv6Destination], &CLUSTER6),
                 ],
                 then: Masquerade,
             },

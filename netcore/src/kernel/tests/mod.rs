@@ -95,6 +95,7 @@ fn route(destination: &str, gateway: &str) -> Route {
         metric: None,
         table: None,
         scope: None,
+        source: None,
     }
 }
 

@@ -164,9 +164,11 @@ fn a_set_of_another_shape_is_replaced() {
             comment \"hairpin, IPv4\"
          add rule inet netcore postrouting ct status dnat ip6 saddr . ip6 daddr @same_net6 masquerade \
             comment \"hairpin, IPv6\"
-         add rule inet netcore postrouting ip saddr @masquerade4 oifname != @bridges ip daddr != 224.0.0.0/4 masquerade \
+         add rule inet netcore postrouting ip saddr @masquerade4 oifname != @bridges ip daddr != 224.0.0.0/4 \
+            ip saddr . ip daddr != @cluster4 masquerade \
             comment \"egress, IPv4\"
-         add rule inet netcore postrouting ip6 saddr @masquerade6 oifname != @bridges ip6 daddr != ff00::/8 masquerade \
+         add rule inet netcore postrouting ip6 saddr @masquerade6 oifname != @bridges ip6 daddr != ff00::/8 \
+            ip6 saddr . ip6 daddr != @cluster6 masquerade \
             comment \"egress, IPv6\"",
         &["set bridges: altered"],
     );
