@@ -1,6 +1,7 @@
 //! Crowds, crashes, full disks and what others leave in the directory.
 
 use std::collections::HashSet;
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -112,12 +113,20 @@ fn sixteen_processes_at_once_never_share_an_address() {
     assert_eq!(host.reserved().len(), 16 * 5 * 2);
 }
 
+/// However long the process took to get that far.
+fn wait_for_first_lease(process: &mut Child) {
+    let mut lines = BufReader::new(process.stdout.as_mut().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("given ")), "the process ended without a lease");
+}
+
 #[test]
 fn a_process_killed_anywhere_leaves_whole_reservations_and_no_lock() {
     let host = Host::new(section_of_processes());
     for round in 0..20 {
         let mut process = process(&host, u32::MAX);
-        std::thread::sleep(Duration::from_millis(8 + round * 3));
+        wait_for_first_lease(&mut process);
+        // Somewhere among the next ones: the moment is what is varied, not something waited for.
+        std::thread::sleep(Duration::from_millis(round * 3));
         process.kill().unwrap();
         process.wait().unwrap();
         for name in host.names() {
