@@ -14,6 +14,8 @@ mod document;
 mod engine;
 mod environment;
 mod failure;
+#[cfg(static_nftnl)]
+mod mnl;
 mod namespace;
 mod ports;
 mod result;

@@ -126,7 +126,7 @@ pub(super) fn from_answer(answer: &RouteNetlinkMessage, index: u32) -> Option<Pr
 pub(super) async fn create(kernel: &Linux, address: &Address) -> Result<()> {
     let failed = |refusal: Refusal| refusal.error("create", show(address));
     let rtnl = kernel.required(address.place)?;
-    let index = index(&rtnl, address).await.map_err(failed)?.ok_or_else(|| failed(Errno::NODEV.into()))?;
+    let index = index(kernel, address).await.map_err(failed)?.ok_or_else(|| failed(Errno::NODEV.into()))?;
     let message = message(index, address);
     let add = || rtnl.change(RouteNetlinkMessage::NewAddress(message.clone()), NLM_F_CREATE | NLM_F_EXCL);
     let outcome = match add().await {
@@ -163,13 +163,13 @@ fn enable_ipv6(address: &Address) -> Sysctl {
 pub(super) async fn remove(kernel: &Linux, address: &Address) -> Result<()> {
     let failed = |refusal: Refusal| refusal.error("remove", show(address));
     let Some(rtnl) = kernel.at(address.place)? else { return Ok(()) };
-    let Some(index) = index(&rtnl, address).await.map_err(failed)? else { return Ok(()) };
+    let Some(index) = index(kernel, address).await.map_err(failed)? else { return Ok(()) };
     let outcome = rtnl.change(RouteNetlinkMessage::DelAddress(message(index, address)), 0).await;
     forgive(outcome, &[Errno::ADDRNOTAVAIL, Errno::NODEV]).map_err(failed)
 }
 
-async fn index(rtnl: &Rtnl, address: &Address) -> Result<Option<u32>, Refusal> {
-    Ok(seen::by_name(rtnl, &address.link).await?.map(|link| link.index))
+async fn index(kernel: &Linux, address: &Address) -> Result<Option<u32>, Refusal> {
+    Ok(seen::known(kernel, address.place, &address.link).await?.map(|link| link.index))
 }
 
 fn message(index: u32, address: &Address) -> AddressMessage {

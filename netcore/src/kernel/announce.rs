@@ -28,6 +28,9 @@ use crate::model::{Address, Mac, Place};
 /// All nodes on the link (RFC 4291 §2.7.1).
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
+/// The interface has gone meanwhile, and its address with it.
+const GONE: Errno = Errno::NODEV;
+
 /// Proof that a message was not forwarded by a router (RFC 4861 §7.1.2).
 const HOP_LIMIT: u32 = 255;
 
@@ -38,11 +41,17 @@ pub(super) async fn announce(kernel: &Linux, addresses: &[&Address]) -> Result<(
         let Some(rtnl) = kernel.at(address.place)? else { continue };
         let netns = kernel.sandbox().filter(|_| address.place == Place::Sandbox);
         let failed = |refusal: Refusal| refusal.error("announce", show(address));
-        let Some(interface) = seen::by_name(&rtnl, &address.link).await.map_err(failed)? else { continue };
+        let Some(interface) = seen::known(kernel, address.place, &address.link).await.map_err(failed)? else {
+            continue;
+        };
         let Some(mac) = interface.mac.filter(|mac| interface.up && mac.is_unicast()) else { continue };
         match address.address.ip() {
             IpAddr::V4(_) => ask_for_own(&rtnl, &interface, address).await.map_err(failed)?,
-            IpAddr::V6(ip) => advertise(netns, &interface, mac, ip)?.map_err(|code| failed(code.into()))?,
+            IpAddr::V6(ip) => match advertise(netns, &interface, mac, ip)? {
+                // Without its interface, the address cannot be sent from any more.
+                Err(GONE | Errno::ADDRNOTAVAIL) => {}
+                sent => sent.map_err(|code| failed(code.into()))?,
+            },
         }
     }
     Ok(())
@@ -65,8 +74,8 @@ async fn ask_for_own(rtnl: &Rtnl, interface: &Seen, address: &Address) -> Result
     )
     .await;
     // ENOBUFS: the neighbour table is full. What is not announced is learned a little later.
-    forgive(asked, &[Errno::NOBUFS])?;
-    forgive(forgotten, &[Errno::NOENT])
+    forgive(asked, &[Errno::NOBUFS, GONE])?;
+    forgive(forgotten, &[Errno::NOENT, GONE])
 }
 
 fn advertise(netns: Option<&Netns>, interface: &Seen, mac: Mac, ip: Ipv6Addr) -> Result<Result<(), Errno>> {
@@ -79,7 +88,7 @@ fn advertise(netns: Option<&Netns>, interface: &Seen, mac: Mac, ip: Ipv6Addr) ->
         sendto(&socket, &advertisement(ip, mac), SendFlags::empty(), &to).map(drop)
     };
     match netns {
-        Some(netns) => netns.run(send),
+        Some(netns) => netns.visit(send),
         None => Ok(send()),
     }
 }

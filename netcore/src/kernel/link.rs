@@ -34,6 +34,10 @@ pub(super) const BIRTH_GROUP: u32 = 0x6e65_7463;
 /// The group interfaces are in when nobody says otherwise.
 pub(super) const DEFAULT_GROUP: u32 = 0;
 
+/// Each end of a pair uses one queue of each kind unless told otherwise, but since Linux 5.13 is made
+/// with one for every processor, each of which costs it time (`veth_get_num_queues`).
+const ONE_QUEUE: [LinkAttribute; 2] = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
+
 /// Makes `link`.
 pub(super) async fn create(kernel: &Linux, link: &Link) -> Result<()> {
     match &link.kind {
@@ -69,15 +73,17 @@ async fn create_veth(kernel: &Linux, link: &Link, veth: &Veth) -> Result<()> {
     peer.attributes.push(LinkAttribute::NetNsFd(netns.as_fd().as_raw_fd()));
     peer.attributes.extend(veth.peer_mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
     peer.attributes.extend(veth.peer_mtu.map(LinkAttribute::Mtu));
+    peer.attributes.extend(ONE_QUEUE);
 
     let mut message = of_name(link);
     set_up(&mut message, link.up);
     message.attributes.extend(link.mtu.map(LinkAttribute::Mtu));
     message.attributes.extend(link.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
     if let Some(port) = &link.port {
-        message.attributes.push(LinkAttribute::Controller(bridge_index(&host, link, port).await?));
+        message.attributes.push(LinkAttribute::Controller(bridge_index(kernel, link, port).await?));
     }
     message.attributes.push(LinkAttribute::Group(BIRTH_GROUP));
+    message.attributes.extend(ONE_QUEUE);
     message.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::Kind(InfoKind::Veth),
         LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
@@ -104,7 +110,7 @@ async fn create_veth(kernel: &Linux, link: &Link, veth: &Veth) -> Result<()> {
     }
     let finish = host.change(RouteNetlinkMessage::NewLink(finish), 0);
     if veth.peer_skips_dad {
-        netns.run(|| skip_detection(&veth.peer))?;
+        netns.visit(|| skip_detection(&veth.peer))?;
     }
     let raise = async { if veth.peer_up { raise(&sandbox, &veth.peer).await } else { Ok(()) } };
     let (finished, raised) = futures::future::join(finish, raise).await;
@@ -191,6 +197,7 @@ pub(super) async fn share(rtnl: &Rtnl, link: &Link) -> Result<()> {
 
 /// Turns `was` into `link`, setting only what differs.
 pub(super) async fn update(kernel: &Linux, was: &Link, link: &Link) -> Result<()> {
+    kernel.forget();
     let rtnl = kernel.required(link.place)?;
     let failed = |refusal: Refusal| refusal.error("update", show(link));
     if was.kind.name() != link.kind.name() {
@@ -259,7 +266,7 @@ pub(super) async fn update(kernel: &Linux, was: &Link, link: &Link) -> Result<()
     if let Some(port) = &link.port
         && was.port.as_ref().map(|port| &port.bridge) != Some(&port.bridge)
     {
-        message.attributes.push(LinkAttribute::Controller(bridge_index(&rtnl, link, port).await?));
+        message.attributes.push(LinkAttribute::Controller(bridge_index(kernel, link, port).await?));
     }
     rtnl.change(RouteNetlinkMessage::NewLink(message), 0).await.map_err(failed)?;
 
@@ -300,6 +307,7 @@ async fn update_peer(kernel: &Linux, link: &Link, had: &Veth, want: &Veth) -> Re
 /// Removes `link` if it is ours; what is gone, what is not ours, and a bridge that still has
 /// ports or VLANs, or a VLAN that still bears links, whosever they are, is a success.
 pub(super) async fn remove(kernel: &Linux, link: &Link) -> Result<()> {
+    kernel.forget();
     let failed = |refusal: Refusal| refusal.error("remove", show(link));
     if matches!(link.kind, LinkKind::Loopback) {
         return Ok(());
@@ -357,9 +365,9 @@ pub(super) async fn raise(rtnl: &Rtnl, name: &InterfaceName) -> Result<(), Refus
     rtnl.change(RouteNetlinkMessage::SetLink(message), 0).await
 }
 
-pub(super) async fn bridge_index(rtnl: &Rtnl, link: &Link, port: &Port) -> Result<u32> {
+pub(super) async fn bridge_index(kernel: &Linux, link: &Link, port: &Port) -> Result<u32> {
     let failed = |refusal: Refusal| refusal.error("find", format!("bridge {} for {}", port.bridge, show(link)));
-    match seen::by_name(rtnl, &port.bridge).await.map_err(failed)? {
+    match seen::known(kernel, link.place, &port.bridge).await.map_err(failed)? {
         Some(bridge) => Ok(bridge.index),
         None => Err(failed(Errno::NODEV.into())),
     }

@@ -1,6 +1,6 @@
 //! The Linux kernel as a [`Kernel`]: which interface to it each kind of object goes through.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use ipnetwork::IpNetwork;
 use super::firewall::Firewall;
 use super::netns::Netns;
 use super::rtnl::Rtnl;
-use super::seen::{self, Interfaces};
+use super::seen::{self, Interfaces, Seen};
 use super::{Kernel, address, binding, interfaces, link, listener, neighbour, route, settle, sysctl, underlay};
 use crate::error::{Error, Result};
 use crate::model::{
@@ -28,7 +28,13 @@ pub struct Linux {
     host: Arc<Namespace>,
     sandbox: Option<Arc<Namespace>>,
     firewall: Arc<Firewall>,
+    /// The interfaces found since a sandbox was entered, which is to say during this operation:
+    /// each is a question to the kernel less. An index is not given again to another interface.
+    known: Option<Arc<Mutex<Known>>>,
 }
+
+/// Interfaces by the names they were asked for.
+type Known = HashMap<(Place, InterfaceName), Seen>;
 
 /// A namespace and the connection to it.
 #[derive(Debug)]
@@ -56,7 +62,7 @@ impl Linux {
     /// The kernel without a sandbox. Opens nothing yet.
     #[must_use]
     pub fn host() -> Self {
-        Self { host: Namespace::new(None), sandbox: None, firewall: Arc::default() }
+        Self { host: Namespace::new(None), sandbox: None, firewall: Arc::default(), known: None }
     }
 
     /// This kernel, but what was found out about the rule set is kept in `file` for whoever looks
@@ -89,6 +95,27 @@ impl Linux {
     /// The sandbox, where something is to be made.
     pub(super) fn required_sandbox(&self) -> Result<&Netns> {
         self.sandbox().ok_or_else(no_sandbox)
+    }
+
+    /// The interface `name` in `place` as it was found before during this operation.
+    pub(super) fn known(&self, place: Place, name: &InterfaceName) -> Option<Seen> {
+        let known = self.known.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&(place, name.clone())).cloned()
+    }
+
+    /// Keeps what was found by asking for `name` in `place`.
+    pub(super) fn remember(&self, place: Place, name: &InterfaceName, seen: &Seen) {
+        if let Some(known) = &self.known {
+            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.insert((place, name.clone()), seen.clone());
+        }
+    }
+
+    /// Forgets all interfaces: one is about to be changed or removed.
+    pub(super) fn forget(&self) {
+        if let Some(known) = &self.known {
+            known.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
     }
 
     async fn create_one(&self, object: &Object) -> Result<()> {
@@ -167,7 +194,12 @@ impl Kernel for Linux {
             Some(path) => Some(Namespace::new(Some(Netns::open(path)?))),
             None => None,
         };
-        Ok(Self { host: Arc::clone(&self.host), sandbox, firewall: Arc::clone(&self.firewall) })
+        Ok(Self {
+            host: Arc::clone(&self.host),
+            sandbox,
+            firewall: Arc::clone(&self.firewall),
+            known: Some(Arc::default()),
+        })
     }
 
     async fn observe(&self, wanted: &[Object]) -> Result<State> {

@@ -1,9 +1,10 @@
 //! Network namespaces: making them, finding them, and doing something inside one.
 //!
 //! A namespace by name lives where iproute2 keeps its own, bound to a file under
-//! [`Netns::DIRECTORY`], so that either can use what the other made. Whatever has to happen
-//! inside a namespace happens on a thread of its own: a thread that changed its namespace ends
-//! there, and the caller's never changes.
+//! [`Netns::DIRECTORY`], so that either can use what the other made. What a caller wants
+//! done inside a namespace happens on a thread of its own: a thread that changed its namespace ends
+//! there, and the caller's never changes. Only what this library itself does in some microseconds
+//! is done on the caller's thread, which goes in and comes back.
 
 use std::fs;
 use std::io;
@@ -11,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::panic;
 use std::path::{Path, PathBuf};
+use std::process;
 use std::thread;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
@@ -178,6 +180,20 @@ impl Netns {
         .map_err(refused(self.shown(), "cannot be entered"))
     }
 
+    /// As [`Netns::run`], but on the calling thread, which is back where it was when `work` returns or
+    /// panics: for what takes microseconds, where starting a thread would be most of the time.
+    ///
+    /// # Errors
+    /// As [`Netns::run`].
+    pub(super) fn visit<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let Some(home) = Home::leave() else { return self.run(work) };
+        move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Network))
+            .map_err(|code| refused(self.shown(), "cannot be entered")(code.into()))?;
+        let done = work();
+        drop(home);
+        Ok(done)
+    }
+
     /// Removes the name `name` from [`Netns::DIRECTORY`]; the namespace itself goes with its
     /// last user. A name that is not there is a success.
     ///
@@ -227,6 +243,27 @@ fn on_a_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Resu
         let thread = thread::Builder::new().name("netns".to_owned()).spawn_scoped(scope, work)?;
         thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
     })
+}
+
+/// The namespace the calling thread came from, and goes back to when this is dropped.
+struct Home(OwnedFd);
+
+impl Home {
+    /// Nothing for a thread that could not come back: one that may not enter its own namespace.
+    fn leave() -> Option<Self> {
+        let home = rustix::fs::open(OWN, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Network)).ok()?;
+        Some(Self(home))
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network)).is_err() {
+            // It could be done a moment ago. Going on, the caller would change another's network.
+            process::abort();
+        }
+    }
 }
 
 /// Moves the calling thread into a new namespace and brings `lo` up.

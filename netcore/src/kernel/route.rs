@@ -63,7 +63,7 @@ pub(super) async fn observe(kernel: &Linux, interfaces: &Interfaces, wanted: &[&
 pub(super) async fn create(kernel: &Linux, route: &Route) -> Result<()> {
     let failed = |refusal: Refusal| refusal.error("create", show(route));
     let rtnl = kernel.required(route.place)?;
-    let index = index(&rtnl, route).await.map_err(failed)?.ok_or_else(|| failed(Errno::NODEV.into()))?;
+    let index = index(kernel, route).await.map_err(failed)?.ok_or_else(|| failed(Errno::NODEV.into()))?;
     let message = RouteNetlinkMessage::NewRoute(message(route, index));
     match rtnl.change(message.clone(), NLM_F_CREATE | NLM_F_EXCL).await {
         Err(refusal) if refusal.is(&[Errno::EXIST]) => {}
@@ -80,7 +80,7 @@ pub(super) async fn create(kernel: &Linux, route: &Route) -> Result<()> {
 pub(super) async fn replace(kernel: &Linux, route: &Route) -> Result<()> {
     let failed = |refusal: Refusal| refusal.error("update", show(route));
     let rtnl = kernel.required(route.place)?;
-    let index = index(&rtnl, route).await.map_err(failed)?.ok_or_else(|| failed(Errno::NODEV.into()))?;
+    let index = index(kernel, route).await.map_err(failed)?.ok_or_else(|| failed(Errno::NODEV.into()))?;
     if let Some(present) = present(&rtnl, route, index).await.map_err(failed)?
         && present.protocol != PROTOCOL
     {
@@ -95,7 +95,7 @@ pub(super) async fn remove(kernel: &Linux, route: &Route) -> Result<()> {
     let failed = |refusal: Refusal| refusal.error("remove", show(route));
     let Some(rtnl) = kernel.at(route.place)? else { return Ok(()) };
     // A route goes with its interface.
-    let Some(index) = index(&rtnl, route).await.map_err(failed)? else { return Ok(()) };
+    let Some(index) = index(kernel, route).await.map_err(failed)? else { return Ok(()) };
     let mut message = message(route, index);
     message.header.scope = RouteScope::NoWhere;
     message.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::Metrics(_)));
@@ -173,8 +173,8 @@ fn conflict(route: &Route, present: &Present) -> Error {
     }
 }
 
-async fn index(rtnl: &Rtnl, route: &Route) -> Result<Option<u32>, Refusal> {
-    Ok(seen::by_name(rtnl, &route.link).await?.map(|link| link.index))
+async fn index(kernel: &Linux, route: &Route) -> Result<Option<u32>, Refusal> {
+    Ok(seen::known(kernel, route.place, &route.link).await?.map(|link| link.index))
 }
 
 /// The route with the key of `route`, over the interface of that index.

@@ -55,7 +55,7 @@ impl Rtnl {
         let failed = |source| Refusal::from(source).error("open", "rtnetlink socket");
         let runtime = runtime::Handle::try_current().map_err(|error| failed(io::Error::other(error)))?;
         let connect = || {
-            // The thread that stands in the other namespace has no runtime of its own.
+            // A thread that stands in the other namespace may have no runtime of its own.
             let _entered = runtime.enter();
             let (mut connection, handle, notifications) = rtnetlink::new_multicast_connection(groups)?;
             connection.set_forward_done(true);
@@ -67,7 +67,7 @@ impl Rtnl {
             io::Result::Ok((connection, handle, notifications))
         };
         let connected = match netns {
-            Some(netns) => netns.run(connect)?,
+            Some(netns) => netns.visit(connect)?,
             None => connect(),
         };
         let (connection, handle, notifications) = connected.map_err(failed)?;

@@ -199,6 +199,19 @@ pub(super) async fn by_name(rtnl: &Rtnl, name: &InterfaceName) -> Result<Option<
     one(rtnl, query).await
 }
 
+/// The interface called `name` in `place`, as it is or as it was found before during this operation.
+pub(super) async fn known(kernel: &Linux, place: Place, name: &InterfaceName) -> Result<Option<Seen>, Refusal> {
+    if let Some(seen) = kernel.known(place, name) {
+        return Ok(Some(seen));
+    }
+    let Ok(Some(rtnl)) = kernel.at(place) else { return Ok(None) };
+    let seen = by_name(&rtnl, name).await?;
+    if let Some(seen) = &seen {
+        kernel.remember(place, name, seen);
+    }
+    Ok(seen)
+}
+
 /// The interface with the index `index`.
 pub(super) async fn by_index(rtnl: &Rtnl, index: u32) -> Result<Option<Seen>, Refusal> {
     let mut query = LinkMessage::default();
@@ -304,6 +317,9 @@ async fn each(kernel: &Linux, names: Vec<(Place, &InterfaceName)>) -> Result<Has
         let Some(rtnl) = kernel.at(place)? else { return Ok::<_, Error>(None) };
         let seen = by_name(&rtnl, name).await;
         let seen = seen.map_err(|refusal| refusal.error("read", format_args!("link {name} ({place})")))?;
+        if let Some(seen) = &seen {
+            kernel.remember(place, name, seen);
+        }
         Ok(seen.map(|seen| ((place, name.clone()), seen)))
     });
     Ok(try_join_all(look).await?.into_iter().flatten().collect())

@@ -19,7 +19,7 @@ pub(super) fn observe(kernel: &Linux, wanted: &[&Sysctl]) -> Result<Vec<Object>>
     if let Some(netns) = kernel.sandbox()
         && !sandbox.is_empty()
     {
-        seen.extend(netns.run(|| read_all(&sandbox))??);
+        seen.extend(netns.visit(|| read_all(&sandbox))??);
     }
     Ok(seen)
 }
@@ -29,7 +29,7 @@ pub(super) fn write(kernel: &Linux, setting: &Sysctl) -> Result<()> {
     let write = || fs::write(path(setting), &setting.value);
     let outcome = match setting.place {
         Place::Host => forwarding::prepare(setting).and_then(|()| write()),
-        Place::Sandbox => kernel.required_sandbox()?.run(write)?,
+        Place::Sandbox => kernel.required_sandbox()?.visit(write)?,
     };
     outcome.map_err(failed("write", setting))
 }

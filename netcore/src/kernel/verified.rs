@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use crate::model::fingerprint;
 
@@ -19,23 +20,34 @@ const RULE_SET: u64 = fingerprint(include_bytes!("../../tests/golden/ruleset.nft
 pub(super) struct Verified {
     /// Where; nothing is remembered without.
     file: Option<PathBuf>,
+    /// What this process has read or written there last: the namespace and the generation.
+    last: Mutex<Option<(u64, u32)>>,
 }
 
 impl Verified {
     pub(super) fn in_file(file: PathBuf) -> Self {
-        Self { file: Some(file) }
+        Self { file: Some(file), last: Mutex::default() }
     }
 
     /// Whether the rule set of the namespace of that cookie was intact at `generation`.
     pub(super) fn is_intact_at(&self, namespace: Option<u64>, generation: u32) -> bool {
         let (Some(file), Some(namespace)) = (&self.file, namespace) else { return false };
-        fs::read_to_string(file).is_ok_and(|remembered| remembered == line(RULE_SET, namespace, generation))
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last == Some((namespace, generation)) {
+            return true;
+        }
+        let remembered = fs::read_to_string(file).is_ok_and(|line| line == self::line(RULE_SET, namespace, generation));
+        if remembered {
+            *last = Some((namespace, generation));
+        }
+        remembered
     }
 
     /// Remembers that it is. Whoever cannot read this, or reads half of it, looks for itself.
     pub(super) fn found_intact_at(&self, namespace: Option<u64>, generation: u32) {
         if let (Some(file), Some(namespace)) = (&self.file, namespace) {
             let _ = fs::write(file, line(RULE_SET, namespace, generation));
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((namespace, generation));
         }
     }
 }
@@ -60,6 +72,8 @@ mod tests {
         assert!(!verified.is_intact_at(None, 12));
         let whole = fs::read_to_string(&file).unwrap();
         fs::write(&file, whole.strip_suffix("2\n").unwrap()).unwrap();
+        // Another process, which knows only the file.
+        let verified = Verified::in_file(file);
         assert!(!verified.is_intact_at(Some(7), 12) && !verified.is_intact_at(Some(7), 1));
         assert!(!Verified::default().is_intact_at(Some(7), 12));
     }

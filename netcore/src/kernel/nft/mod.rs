@@ -20,6 +20,7 @@ mod sys;
 mod tests;
 mod user_data;
 
+use std::cell::Cell;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::CStr;
@@ -45,6 +46,8 @@ const TABLE_NAME: &str = "firewall table netcore";
 /// microseconds.
 pub struct Nft {
     socket: Socket,
+    /// The generation that opening it has asked for, until it is wanted.
+    generation: Cell<Option<u32>>,
 }
 
 impl Nft {
@@ -62,11 +65,12 @@ impl Nft {
             let object = "nf_tables".to_owned();
             Error::Kernel { operation: "open", object, source, detail: detail.map(str::to_owned) }
         };
-        let nft = Self { socket: Socket::open().map_err(explained)? };
+        let nft = Self { socket: Socket::open().map_err(explained)?, generation: Cell::default() };
         match nft.generation() {
-            Err(Error::Kernel { source, .. }) => Err(explained(source)),
-            answer => answer.map(|_| nft),
+            Err(Error::Kernel { source, .. }) => return Err(explained(source)),
+            answer => nft.generation.set(Some(answer?)),
         }
+        Ok(nft)
     }
 
     /// What tells the namespace this was opened in from every other since the host was started;
@@ -184,6 +188,9 @@ impl Nft {
     /// # Errors
     /// [`Error::Kernel`] when the kernel does not answer.
     pub fn generation(&self) -> Result<u32> {
+        if let Some(generation) = self.generation.take() {
+            return Ok(generation);
+        }
         let mut question = Messages::new();
         question.add(libc::NFT_MSG_GETGEN, 0, &sys::Bare);
         let answer = self.socket.ask(question)?.into_iter().next().map(present).transpose()?.flatten();

@@ -7,6 +7,7 @@ mod set;
 
 use std::cell::RefCell;
 use std::ffi::{CStr, c_void};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 
@@ -48,8 +49,10 @@ impl<T> Drop for Owned<T> {
 }
 
 thread_local! {
-    /// One netlink message where libnftnl can write it: aligned, and with room for the largest.
-    static BUFFER: RefCell<Vec<u64>> = RefCell::new(vec![0; (nftnl::nft_nlmsg_maxsize() as usize).div_ceil(8)]);
+    /// One netlink message where libnftnl can write it: aligned, and with room for the largest. It is
+    /// not cleared: most messages need a page of its seventeen.
+    static BUFFER: RefCell<Box<[MaybeUninit<u64>]>> =
+        RefCell::new(Box::new_uninit_slice((nftnl::nft_nlmsg_maxsize() as usize).div_ceil(8)));
 }
 
 /// Hands `message` as bytes to `take`. Type, flags and sequence number are left to be filled in.
@@ -57,7 +60,7 @@ pub(super) fn serialize<T>(message: &impl NlMsg, take: impl FnOnce(&[u8]) -> T) 
     BUFFER.with_borrow_mut(|buffer| {
         let start = buffer.as_mut_ptr();
         // SAFETY: the buffer has nft_nlmsg_maxsize bytes, which is what `write` asks for, and it
-        // leaves a message whose length, its first field, is within them.
+        // leaves a message whose length, its first field, is within them, all of it written.
         let bytes = unsafe {
             message.write(start.cast(), 0, MsgType::Add);
             let length = (*start.cast::<libc::nlmsghdr>()).nlmsg_len;
