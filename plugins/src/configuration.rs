@@ -77,7 +77,7 @@ fn dns(document: &Document) -> Result<Dns> {
 #[cfg(test)]
 mod tests {
     use netcore::driver::{Bridge, None as NoNetwork};
-    use netcore::model::{Delegated, Mode};
+    use netcore::model::{Delegated, Isolation, Mode};
 
     use super::*;
 
@@ -164,6 +164,12 @@ mod tests {
             (r#""mtu": -1"#, "mtu: -1 is not a whole number"),
             (r#""isGateway": "yes""#, "isGateway: \"yes\" is not a boolean"),
             (r#""ipMasqBackend": "pf""#, "ipMasqBackend: \"pf\" is not"),
+            (r#""ipMasqBackend": "iptables""#, "ipMasqBackend: \"iptables\" is not supported"),
+            (r#""firewallBackend": "iptables""#, "firewallBackend: \"iptables\" is not supported"),
+            (r#""isolation": "tight""#, "isolation: \"tight\" is not one of `open`, `network`, `strict`"),
+            (r#""isolation": true"#, "isolation: true is not"),
+            (r#""ingressPolicy": "closed""#, "ingressPolicy: \"closed\" is not one of"),
+            (r#""internal": "no""#, "internal: \"no\" is not a boolean"),
             (r#""promiscMode": true, "hairpinMode": true"#, "promiscMode: true is not compatible with hairpinMode"),
             (r#""dns": {"nameservers": "1.1.1.1"}"#, "dns.nameservers: \"1.1.1.1\" is not a sequence"),
             (r#""ipam": {"type": "host-local", "subnet": "10.0.0.0/33"}"#, "ipam.subnet: \"10.0.0.0/33\" is not"),
@@ -178,6 +184,22 @@ mod tests {
         for section in [r#"{"type": ".."}"#, r#"{"type": 5}"#, r#"{"subnet": "10.0.0.0/24"}"#, "[]"] {
             assert!(refusal(&format!(r#""ipam": {section}"#)).starts_with("ipam"), "{section}");
         }
+    }
+
+    #[test]
+    fn the_stricter_of_two_words_for_isolation_holds() {
+        let isolation = |keys: &str| {
+            let network = bridge(&format!(r#"{{"name": "web", {keys}}}"#)).unwrap();
+            let Mode::Bridge(config) = network.mode else { panic!("not a bridge") };
+            (config.isolation(), config.isolates_ports())
+        };
+        assert_eq!(isolation(r#""mtu": 0"#), (Isolation::Open, false));
+        assert_eq!(isolation(r#""ingressPolicy": "", "isolation": null"#), (Isolation::Open, false));
+        assert_eq!(isolation(r#""isolation": "network""#), (Isolation::Network, false));
+        assert_eq!(isolation(r#""ingressPolicy": "same-bridge""#), (Isolation::Network, false));
+        assert_eq!(isolation(r#""ingressPolicy": "isolated""#), (Isolation::Network, true));
+        assert_eq!(isolation(r#""ingressPolicy": "open", "isolation": "strict""#), (Isolation::Strict, false));
+        assert_eq!(isolation(r#""ingressPolicy": "same-bridge", "isolation": "strict""#), (Isolation::Strict, false));
     }
 
     #[test]

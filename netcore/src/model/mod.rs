@@ -5,6 +5,7 @@
 mod attachment;
 mod guard;
 mod ipam;
+mod isolation;
 mod lease;
 mod listener;
 mod mac;
@@ -22,6 +23,7 @@ pub mod vlan;
 pub use attachment::{Attachment, PortMapping, Protocol};
 pub use guard::{Check, Source, Table, link_local};
 pub use ipam::{Delegated, HostLocal, IpamConfig, Range, Static, StaticAddress};
+pub use isolation::{Barrier, FirewallBackend, IngressPolicy, InvalidFirewallBackend, Isolation};
 pub use lease::{Dns, Lease, LeasedAddress, RouteSpec};
 pub use listener::{Listener, Process};
 pub use mac::{InvalidMac, Mac};

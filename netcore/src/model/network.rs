@@ -4,7 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Dns, InterfaceName, IpamConfig, Mac, MacvlanConfig, Name, OverlayConfig, Target};
+use super::{
+    Dns, IngressPolicy, InterfaceName, IpamConfig, Isolation, Mac, MacvlanConfig, Name, OverlayConfig, Target,
+};
 
 /// A network that containers attach to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +109,21 @@ pub struct BridgeConfig {
     pub ip_masq: bool,
     /// Which firewall does that: `nftables`, `iptables`, or ours to choose when absent.
     pub ip_masq_backend: Option<String>,
+    /// As `ip_masq_backend`, for all that the firewall does; beats it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firewall_backend: Option<String>,
+    /// Who reaches the containers; everybody when absent. Of this and `ingress_policy` the stricter
+    /// holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+    /// The reference `firewall` plugin's key: `same-bridge` is `isolation` from other networks,
+    /// `isolated` that and `port_isolation`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ingress_policy: Option<IngressPolicy>,
+    /// There is no way out of the network, nor into it: containers reach each other and the host.
+    /// They get no default route, and no ports are published.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub internal: bool,
     /// MTU of the container's link in bytes; 0 takes the kernel's default.
     pub mtu: u32,
     /// A frame may leave by the bridge port it came in on, so that a container reaches its own
@@ -145,6 +162,27 @@ impl BridgeConfig {
     #[must_use]
     pub fn is_gateway(&self) -> bool {
         self.is_gateway || self.is_default_gateway
+    }
+
+    /// Who reaches the containers.
+    #[must_use]
+    pub fn isolation(&self) -> Isolation {
+        let asked = self.isolation.unwrap_or_default();
+        asked.max(self.ingress_policy.unwrap_or_default().isolation())
+    }
+
+    /// Whether containers of the bridge cannot reach one another.
+    #[must_use]
+    pub fn isolates_ports(&self) -> bool {
+        self.port_isolation || self.ingress_policy == Some(IngressPolicy::Isolated)
+    }
+
+    /// The firewall that was asked for, and the key it was asked for by.
+    #[must_use]
+    pub fn backend(&self) -> Option<(&'static str, &str)> {
+        let keys = [("firewallBackend", &self.firewall_backend), ("ipMasqBackend", &self.ip_masq_backend)];
+        let mut named = keys.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?)));
+        named.find(|(_, value)| !value.is_empty())
     }
 
     /// The bridge's interface name.

@@ -8,7 +8,7 @@ use ipnetwork::IpNetwork;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::{BridgeConfig, InterfaceName, Mac, Name};
+use super::{BridgeConfig, InterfaceName, Isolation, Mac, Name};
 
 /// The settings of an overlay: those of the bridge that its containers are on, and how the
 /// bridges of the nodes find each other.
@@ -50,6 +50,15 @@ pub struct OverlayConfig {
     /// As for a bridge network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
+    /// As for a bridge network; what comes by the tunnel is of the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+    /// As for a bridge network.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub internal: bool,
+    /// As for a bridge network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firewall_backend: Option<String>,
     /// The bridge, the tunnel and the routes go with the node's last attachment.
     #[serde(default)]
     pub remove_empty_bridge: bool,
@@ -133,6 +142,9 @@ impl OverlayConfig {
             hairpin_mode: self.hairpin_mode,
             port_isolation: self.port_isolation,
             enable_dad: self.enable_dad,
+            isolation: self.isolation,
+            internal: self.internal,
+            firewall_backend: self.firewall_backend.clone(),
             mac: self.mac,
             remove_empty_bridge: self.remove_empty_bridge,
             ..BridgeConfig::default()

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use ipnetwork::IpNetwork;
 
 use crate::error::{Error, Result};
-use crate::model::{self, BridgeConfig, HostLocal, InterfaceName, IpamConfig, Mode, Name, Range};
+use crate::model::{self, BridgeConfig, HostLocal, InterfaceName, IpamConfig, Isolation, Mode, Name, Range};
 
 /// A bridge network for programs that embed the crate.
 ///
@@ -62,6 +62,18 @@ impl Network {
     #[must_use]
     pub fn masquerade(self) -> Self {
         self.configure(|config| config.ip_masq = true)
+    }
+
+    /// Says from where the containers are reached; everywhere unless it is said.
+    #[must_use]
+    pub fn isolation(self, isolation: Isolation) -> Self {
+        self.configure(|config| config.isolation = Some(isolation))
+    }
+
+    /// Keeps the containers to themselves and the host: there is no way out, nor in.
+    #[must_use]
+    pub fn internal(self) -> Self {
+        self.configure(|config| config.internal = true)
     }
 
     /// Sets the containers' MTU, in bytes.

@@ -3,6 +3,7 @@
 
 mod builder;
 mod guard;
+mod isolation;
 mod vlan;
 
 use std::collections::HashSet;
@@ -37,10 +38,7 @@ pub(super) fn validate(config: &BridgeConfig, network: &Network) -> Result<()> {
     }
     vlan::validate(config)?;
     guard::validate(config, network)?;
-    match config.ip_masq_backend.as_deref() {
-        None | Some("" | "nftables" | "iptables") => Ok(()),
-        Some(other) => Err(Error::invalid("ipMasqBackend", format!("{other:?}"), "\"nftables\" or \"iptables\"")),
-    }
+    isolation::validate(config)
 }
 
 /// What the network adds to a lease: gateways for addresses that came without one, and a
@@ -150,7 +148,7 @@ impl Wish<'_> {
                 bridge: config.bridge(),
                 // A container that publishes a port must be able to reach it through the host.
                 hairpin: config.hairpin_mode || (!published.is_empty() && !config.promisc_mode),
-                isolated: config.port_isolation,
+                isolated: config.isolates_ports(),
                 vlans: vlan::of_port(config),
             }),
         })];
