@@ -169,6 +169,16 @@ pub fn is_shared_for_a_time(network: &Network) -> bool {
     }
 }
 
+/// Takes from `attachment` what it asks for and `network` does not give, although it can be
+/// attached; says of each why not.
+pub fn curtail(network: &Network, attachment: &mut Attachment) -> Vec<String> {
+    match &network.mode {
+        Mode::Bridge(config) => bridge::curtail(config, network, attachment),
+        Mode::Overlay(config) => bridge::curtail(&config.bridge(&network.name), network, attachment),
+        Mode::Macvlan(_) | Mode::None(_) | Mode::Host(_) | Mode::Container(_) => Vec::new(),
+    }
+}
+
 /// What the kernel should hold for `attachment`, to which the
 /// [complete](complete()) `lease` was given.
 ///

@@ -93,7 +93,7 @@ impl<K: Kernel> Engine<K> {
     ///
     /// # Errors
     /// Whatever kept it from being made. What had been done is undone.
-    pub async fn attach(&self, network: &Network, attachment: Attachment) -> Result<Attached> {
+    pub async fn attach(&self, network: &Network, mut attachment: Attachment) -> Result<Attached> {
         validate(network)?;
         let Some(netns) = attachment.netns.as_deref() else {
             return Err(Error::invalid("netns", "nothing", "the path of the container's network namespace"));
@@ -107,7 +107,8 @@ impl<K: Kernel> Engine<K> {
                 attachment: attachment.id.to_string(),
             });
         }
-        let (network, warnings) = self.locate(network).await?;
+        let (network, mut warnings) = self.locate(network).await?;
+        warnings.extend(driver::curtail(&network, &mut attachment));
         let mut work = Work { record: Record::new(network, attachment), made_shared: Vec::new() };
         match self.build(&kernel, &mut work).await {
             Ok(attached) => Ok(Attached { warnings, ..attached }),
@@ -416,7 +417,7 @@ impl<K: Kernel> Engine<K> {
             let needs = |record: &Record| {
                 desired(record).is_ok_and(|other| other.host.iter().any(|one| one.key() == object.key()))
             };
-            matches!(self.store.any(needs), Ok(false))
+            matches!(self.store.any(&left.network.name, needs), Ok(false))
         });
         Error::from_list(self.remove(None, &unused).await)
     }

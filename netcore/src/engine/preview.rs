@@ -6,7 +6,7 @@ use super::{Engine, desired, request, validate};
 use crate::driver;
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
-use crate::model::{Attachment, IpamConfig, Lease, Network};
+use crate::model::{Attachment, IpamConfig, Lease, Network, Object};
 use crate::plan::{Step, plan};
 use crate::store::Record;
 
@@ -28,7 +28,7 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// What would keep the attachment from being made; [`Error::Unsupported`] when the addresses
     /// are handed out by somebody who does not tell beforehand.
-    pub async fn preview(&self, network: &Network, attachment: Attachment) -> Result<Preview> {
+    pub async fn preview(&self, network: &Network, mut attachment: Attachment) -> Result<Preview> {
         validate(network)?;
         let kernel = self.kernel.enter(attachment.netns.as_deref()).await?;
         if self.store.load(network, &attachment.id)?.is_some() {
@@ -39,6 +39,7 @@ impl<K: Kernel> Engine<K> {
         }
         let (network, _) = self.locate(network).await?;
         let network = &network;
+        driver::curtail(network, &mut attachment);
         let mut record = Record::new(network.clone(), attachment);
         if let Some(config) = &network.ipam {
             let untold = || Error::Unsupported {
@@ -55,7 +56,8 @@ impl<K: Kernel> Engine<K> {
         }
         let desired = desired(&record)?;
         let actual = kernel.observe(&desired.all()).await?;
-        let (mut shared, own) = (plan(&desired.network, &actual)?, plan(&desired.attachment, &actual)?);
+        let shared: Vec<Object> = desired.shared().cloned().collect();
+        let (mut shared, own) = (plan(&shared, &actual)?, plan(&desired.attachment, &actual)?);
         shared.extend(self.changed_ways(&kernel, network).await?);
         Ok(Preview { lease: record.lease, shared, own })
     }

@@ -100,9 +100,9 @@ pub enum Barrier {
 impl fmt::Display for Barrier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Networks => "isolation from networks",
+            Self::Networks => "isolation from other networks",
             Self::Outside => "isolation from outside",
-            Self::Admitted => "closing of what is admitted",
+            Self::Admitted => "isolation of what is admitted",
             Self::Internal => "isolation from both sides",
         })
     }

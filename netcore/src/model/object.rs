@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::{Binding, Check, InterfaceName, Mac, Macvlan, Mark, PortVlans, Protocol, Source, Table, Vlan, Vlans};
+use super::{
+    Barrier, Binding, Check, InterfaceName, Mac, Macvlan, Mark, PortVlans, Protocol, Source, Table, Vlan, Vlans,
+};
 
 /// Which of the two network namespaces an object lives in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -84,6 +86,10 @@ pub enum Key {
     Ruleset(Table),
     /// An element of the set of our bridges.
     Member(InterfaceName),
+    /// An element of the set of pairs of links within one network.
+    Within(InterfaceName, InterfaceName),
+    /// An element of the set of the bridges behind a barrier.
+    Barrier(InterfaceName, Barrier),
     /// An element of the set of hairpin subnets.
     Hairpin(IpNetwork),
     /// An element of the set of cluster ranges.
@@ -118,6 +124,8 @@ impl Object {
             Self::Sysctl(sysctl) => Key::Sysctl(sysctl.place, sysctl.name.clone()),
             Self::Nat(NatRule::Ruleset { table, .. }) => Key::Ruleset(*table),
             Self::Nat(NatRule::Member { bridge, .. }) => Key::Member(bridge.clone()),
+            Self::Nat(NatRule::Within { from, to, .. }) => Key::Within(from.clone(), to.clone()),
+            Self::Nat(NatRule::Barrier { bridge, barrier, .. }) => Key::Barrier(bridge.clone(), *barrier),
             Self::Nat(NatRule::Hairpin { subnet, .. }) => Key::Hairpin(*subnet),
             Self::Nat(NatRule::Cluster { range, .. }) => Key::Cluster(*range),
             Self::Nat(NatRule::Masquerade { source, .. }) => Key::Masquerade(*source),
@@ -437,6 +445,25 @@ pub enum NatRule {
         /// Whose it is.
         mark: Mark,
     },
+    /// What comes by the one link and leaves by the other stays within a network, and passes every
+    /// barrier.
+    Within {
+        /// Where it comes from.
+        from: InterfaceName,
+        /// Where it goes.
+        to: InterfaceName,
+        /// Whose it is.
+        mark: Mark,
+    },
+    /// A bridge is kept from somebody.
+    Barrier {
+        /// The bridge.
+        bridge: InterfaceName,
+        /// From whom.
+        barrier: Barrier,
+        /// Whose it is; several networks may share a bridge.
+        mark: Mark,
+    },
     /// Published traffic that comes from the subnet it goes to gets the host's address, so that
     /// the answer comes back through the host.
     Hairpin {
@@ -497,7 +524,14 @@ impl NatRule {
     /// Whether networks have it in common: it does its work whoever's mark it carries.
     #[must_use]
     pub fn is_shared(&self) -> bool {
-        matches!(self, Self::Member { .. } | Self::Hairpin { .. } | Self::Cluster { .. })
+        matches!(
+            self,
+            Self::Member { .. }
+                | Self::Within { .. }
+                | Self::Barrier { .. }
+                | Self::Hairpin { .. }
+                | Self::Cluster { .. }
+        )
     }
 
     /// The mark on the element; the table itself has none.
@@ -506,6 +540,8 @@ impl NatRule {
         match self {
             Self::Ruleset { .. } => None,
             Self::Member { mark, .. }
+            | Self::Within { mark, .. }
+            | Self::Barrier { mark, .. }
             | Self::Hairpin { mark, .. }
             | Self::Cluster { mark, .. }
             | Self::Masquerade { mark, .. }
@@ -587,6 +623,9 @@ impl fmt::Display for NatRule {
         match self {
             Self::Ruleset { table, .. } => write!(f, "firewall table {table}"),
             Self::Member { bridge, .. } => write!(f, "firewall member {bridge}"),
+            Self::Within { from, to, .. } if from == to => write!(f, "traffic within {from}"),
+            Self::Within { from, to, .. } => write!(f, "traffic from {from} to {to}"),
+            Self::Barrier { bridge, barrier, .. } => write!(f, "{barrier} of {bridge}"),
             Self::Hairpin { subnet, .. } => write!(f, "hairpin {subnet}"),
             Self::Cluster { range, .. } => write!(f, "cluster {range}"),
             Self::Masquerade { source, .. } => write!(f, "masquerade {source}"),

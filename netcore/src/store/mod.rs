@@ -197,12 +197,15 @@ impl Store {
         Ok(records)
     }
 
-    /// Whether there is a record that `is_meant`. Reads no more of them than it takes.
+    /// Whether there is a record that `is_meant`. Reads no more of them than it takes, those of the
+    /// network `likely` before others.
     ///
     /// # Errors
     /// [`Error::File`], and [`Error::Record`] when one that cannot be understood may be meant.
-    pub fn any(&self, is_meant: impl Fn(&Record) -> bool) -> Result<bool> {
-        for network in self.networks()? {
+    pub fn any(&self, likely: &Name, is_meant: impl Fn(&Record) -> bool) -> Result<bool> {
+        let mut networks = self.networks()?;
+        networks.sort_by_key(|network| network != likely);
+        for network in networks {
             for path in entries(&self.directory.join(network.as_str()))? {
                 if parse_name(&path).is_some() && read(&path)?.is_some_and(|record| is_meant(&record)) {
                     return Ok(true);

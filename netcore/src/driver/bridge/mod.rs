@@ -42,7 +42,7 @@ pub(super) fn validate(config: &BridgeConfig, network: &Network) -> Result<()> {
 }
 
 /// What the network adds to a lease: gateways for addresses that came without one, and a
-/// default route by each family's gateway where the lease has none.
+/// default route by each family's gateway where the lease has none and there is a way out.
 pub(super) fn complete(config: &BridgeConfig, lease: &mut Lease) {
     if !config.is_gateway() {
         return;
@@ -50,7 +50,7 @@ pub(super) fn complete(config: &BridgeConfig, lease: &mut Lease) {
     for leased in &mut lease.addresses {
         leased.gateway.get_or_insert_with(|| first_usable(leased.address));
     }
-    if !config.is_default_gateway {
+    if !config.is_default_gateway || config.internal {
         return;
     }
     for default in [DEFAULT_V4, DEFAULT_V6] {
@@ -62,6 +62,15 @@ pub(super) fn complete(config: &BridgeConfig, lease: &mut Lease) {
     }
 }
 
+/// Takes from `attachment` what it cannot have, and says so.
+pub(super) fn curtail(config: &BridgeConfig, network: &Network, attachment: &mut Attachment) -> Vec<String> {
+    if !config.internal || attachment.publish.is_empty() {
+        return Vec::new();
+    }
+    attachment.publish.clear();
+    vec![format!("portMappings: not published on network {}, which is internal", network.name)]
+}
+
 pub(super) fn desired(
     config: &BridgeConfig,
     network: &Network,
@@ -69,8 +78,8 @@ pub(super) fn desired(
     lease: &Lease,
 ) -> Result<Desired> {
     let wish = Wish { config, network, attachment, lease };
-    let published = wish.published()?;
-    Ok(Desired { host: Vec::new(), network: wish.shared(), attachment: wish.own(published) })
+    let published = if config.internal { Vec::new() } else { wish.published()? };
+    Ok(Desired { host: isolation::barriers(config), network: wish.shared(), attachment: wish.own(published) })
 }
 
 struct Wish<'a> {
@@ -110,7 +119,9 @@ impl Wish<'_> {
         }
         if self.needs_firewall() {
             objects.push(Object::Nat(NatRule::Ruleset { table: Table::Inet, damage: Vec::new() }));
-            objects.push(Object::Nat(NatRule::Member { bridge: gateway, mark: mark.clone() }));
+            objects.extend(isolation::membership(&gateway, &mark));
+        }
+        if self.needs_translation() {
             let mut subnets: Vec<IpNetwork> =
                 self.lease.addresses.iter().map(|leased| subnet(leased.address)).collect();
             subnets.dedup();
@@ -154,7 +165,7 @@ impl Wish<'_> {
         })];
         objects.extend(inside::addresses(self.attachment, self.lease, config.enable_dad));
         objects.extend(inside::routes(self.attachment, self.lease));
-        if config.ip_masq {
+        if config.ip_masq && !config.internal {
             objects.extend(
                 self.lease
                     .addresses
@@ -177,8 +188,17 @@ impl Wish<'_> {
         wished.or_else(|| guard::is_wanted(self.config).then(checked))
     }
 
+    /// Whether the firewall has to know of the network: if only to keep its containers from others.
     fn needs_firewall(&self) -> bool {
-        !self.lease.addresses.is_empty() && (self.config.ip_masq || !self.attachment.publish.is_empty())
+        self.needs_translation()
+            || isolation::is_wanted(self.config)
+            || self.config.is_gateway() && !self.lease.addresses.is_empty()
+    }
+
+    /// Whether addresses or ports are rewritten.
+    fn needs_translation(&self) -> bool {
+        let (masquerades, publishes) = (self.config.ip_masq, !self.attachment.publish.is_empty());
+        !self.lease.addresses.is_empty() && !self.config.internal && (masquerades || publishes)
     }
 
     /// The addresses the gateway's link carries: each lease's gateway, with the prefix length of its

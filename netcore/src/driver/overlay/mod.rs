@@ -44,6 +44,10 @@ pub(super) fn validate(config: &OverlayConfig, network: &Network) -> Result<()> 
         }
         _ => {}
     }
+    if config.internal && config.direct_routing {
+        let expected = "compatible with directRouting, by which containers leave the host: set one of the two";
+        return Err(Error::invalid("internal", "true", expected));
+    }
     if network.ipam.is_some() && config.local.is_none() {
         return Err(Error::invalid("ipam", "a section", "absent: an overlay gives out its node's own subnet"));
     }
@@ -123,7 +127,12 @@ pub(super) fn desired(
         let name = format!("net/ipv4/conf/{}/forwarding", config.device());
         desired.network.push(Object::Sysctl(Sysctl { place: Place::Host, name, value: "1".to_owned() }));
     }
-    if config.ip_masq {
+    let (bridge, device) = (config.bridge(&network.name).bridge(), config.device());
+    for (from, to) in [(&bridge, &device), (&device, &bridge)] {
+        let within = NatRule::Within { from: from.clone(), to: to.clone(), mark: mark.clone() };
+        desired.network.push(Object::Nat(within));
+    }
+    if config.ip_masq || config.direct_routing {
         let exempt = |range: &IpNetwork| Object::Nat(NatRule::Cluster { range: *range, mark: mark.clone() });
         desired.network.extend(config.cidr.iter().map(exempt));
     }

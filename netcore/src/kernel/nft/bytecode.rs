@@ -90,6 +90,7 @@ impl Program {
                 self.verdict(libc::NFT_JUMP, Some((sys::NFTNL_EXPR_IMM_CHAIN, chain.to_bytes_with_nul().to_vec())));
             }
             Action::Return => self.verdict(libc::NFT_RETURN, None),
+            Action::Accept => self.verdict(libc::NF_ACCEPT, None),
             Action::Drop => self.verdict(libc::NF_DROP, None),
             Action::CountAndDrop => {
                 self.push(c"counter", vec![]);
@@ -128,6 +129,10 @@ impl Program {
             Read::ConnectionStatus => self.push(
                 c"ct",
                 vec![(sys::NFTNL_EXPR_CT_DREG, register(word)), (sys::NFTNL_EXPR_CT_KEY, number(libc::NFT_CT_STATUS))],
+            ),
+            Read::ConnectionState => self.push(
+                c"ct",
+                vec![(sys::NFTNL_EXPR_CT_DREG, register(word)), (sys::NFTNL_EXPR_CT_KEY, number(libc::NFT_CT_STATE))],
             ),
         }
     }
@@ -239,7 +244,8 @@ impl Read {
             | Self::ArpSender
             | Self::ArpTarget
             | Self::DestinationType
-            | Self::ConnectionStatus => 4,
+            | Self::ConnectionStatus
+            | Self::ConnectionState => 4,
             Self::MacSource | Self::ArpSenderMac => 6,
             Self::Ipv6Source | Self::Ipv6Destination | Self::NeighbourTarget | Self::ComesBy | Self::LeavesBy => 16,
         }

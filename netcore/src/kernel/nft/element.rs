@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 
-use super::guard;
 use super::ruleset::{self, Set};
 use super::sys::RawElement;
 use super::user_data;
+use super::{guard, isolation};
 use crate::error::{Error, Result};
-use crate::model::{Check, InterfaceName, Mac, Mark, NatRule, Protocol, Source, Table};
+use crate::model::{Barrier, Check, InterfaceName, Mac, Mark, NatRule, Protocol, Source, Table};
 
 /// An element of one of our sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +57,10 @@ impl Element {
                     }
                 }
             }
+            NatRule::Within { from, to, .. } => {
+                (&isolation::WITHIN, [interface(from), interface(to)].concat(), vec![], vec![])
+            }
+            NatRule::Barrier { bridge, barrier, .. } => (behind(*barrier), interface(bridge), vec![], vec![]),
             NatRule::Guard { port, check, .. } => {
                 let set = match check {
                     Check::Mac => &guard::MAC_CHECKED,
@@ -84,6 +88,13 @@ impl Element {
         let RawElement { key, key_end, data, .. } = &self.raw;
         if self.set == &ruleset::BRIDGES {
             return Some(NatRule::Member { bridge: read_interface(key)?, mark });
+        }
+        if self.set == &isolation::WITHIN {
+            let (from, to) = key.split_at_checked(16)?;
+            return Some(NatRule::Within { from: read_interface(from)?, to: read_interface(to)?, mark });
+        }
+        if let Some(barrier) = BARRIERS.into_iter().find(|barrier| self.set == behind(*barrier)) {
+            return Some(NatRule::Barrier { bridge: read_interface(key)?, barrier, mark });
         }
         if self.set.table == Table::Bridge {
             return read_guard(self.set, key, mark);
@@ -134,6 +145,18 @@ pub(super) fn publish(ipv6: bool) -> &'static Set {
 /// The map of what is published on one address.
 pub(super) fn publish_at(ipv6: bool) -> &'static Set {
     by_family(ipv6, &ruleset::PUBLISH4_AT, &ruleset::PUBLISH6_AT)
+}
+
+const BARRIERS: [Barrier; 4] = [Barrier::Networks, Barrier::Outside, Barrier::Admitted, Barrier::Internal];
+
+/// The set of the bridges behind `barrier`.
+fn behind(barrier: Barrier) -> &'static Set {
+    match barrier {
+        Barrier::Networks => &isolation::ISOLATED,
+        Barrier::Outside => &isolation::CLOSED,
+        Barrier::Admitted => &isolation::ADMITTED,
+        Barrier::Internal => &isolation::INTERNAL,
+    }
 }
 
 pub(super) fn is_publish_at(set: &Set) -> bool {
@@ -267,9 +290,22 @@ mod tests {
         }
     }
 
+    fn barrier(barrier: Barrier) -> NatRule {
+        NatRule::Barrier { bridge: InterfaceName::new("cni0").unwrap(), barrier, mark: Mark::of_host() }
+    }
+
     fn every_kind() -> Vec<NatRule> {
         vec![
             NatRule::Member { bridge: InterfaceName::new("cni0").unwrap(), mark: mark() },
+            NatRule::Within {
+                from: InterfaceName::new("vx42").unwrap(),
+                to: InterfaceName::new("cni0").unwrap(),
+                mark: mark(),
+            },
+            barrier(Barrier::Networks),
+            barrier(Barrier::Outside),
+            barrier(Barrier::Admitted),
+            barrier(Barrier::Internal),
             NatRule::Hairpin { subnet: "10.88.0.0/20".parse().unwrap(), mark: mark() },
             NatRule::Hairpin { subnet: "10.88.0.1/32".parse().unwrap(), mark: mark() },
             NatRule::Hairpin { subnet: "fd00:88::/64".parse().unwrap(), mark: mark() },
@@ -327,12 +363,12 @@ mod tests {
 
     #[test]
     fn what_is_not_marked_or_not_a_subnet_stands_for_nothing() {
-        let mut element = Element::of(&every_kind()[1]).unwrap().unwrap();
+        let mut element = Element::of(&every_kind()[6]).unwrap().unwrap();
         element.raw.key_end[3] = 7;
         assert_eq!(element.rule(), None);
         let mut element = Element::of(&every_kind()[0]).unwrap().unwrap();
         element.raw.user_data = user_data::comment("mine");
         assert_eq!(element.rule(), None);
-        assert_eq!(claim(&every_kind()[8]).unwrap().rule(), None);
+        assert_eq!(claim(&every_kind()[13]).unwrap().rule(), None);
     }
 }

@@ -1,4 +1,4 @@
-//! nf_tables: published ports and masquerade, in one table of our own, `inet netcore`.
+//! nf_tables: published ports, masquerade and isolation, in one table of our own, `inet netcore`.
 //!
 //! The table is made once (`ruleset`); from then on a network or an attachment is a few elements
 //! in its sets and maps (`element`), added and removed in one transaction, in time that does not
@@ -11,6 +11,7 @@ mod bytecode;
 mod create;
 mod element;
 mod guard;
+mod isolation;
 mod remove;
 mod ruleset;
 mod socket;

@@ -11,7 +11,7 @@ use std::ffi::CStr;
 
 use nftnl::{ChainType, Hook, ProtoFamily};
 
-use super::guard;
+use super::{guard, isolation};
 use crate::model::Table;
 use crate::model::Table::Inet;
 
@@ -27,7 +27,7 @@ impl Table {
 
     pub(super) fn comment(self) -> &'static str {
         match self {
-            Self::Inet => "netcore: published ports and masquerade of container networks",
+            Self::Inet => "netcore: published ports, masquerade and isolation of container networks",
             Self::Bridge => "netcore: what containers may send",
         }
     }
@@ -118,8 +118,10 @@ pub(super) enum Read {
     LeavesBy,
     /// What kind of address the destination is to this host (`fib daddr type`).
     DestinationType,
-    /// The state of the packet's connection (`ct status`).
+    /// What became of the packet's connection (`ct status`).
     ConnectionStatus,
+    /// What the packet is to its connection (`ct state`).
+    ConnectionState,
     /// What the frame carries (`meta protocol`), under a tag that the kernel took off.
     FrameProtocol,
     MacSource,
@@ -141,7 +143,7 @@ pub(super) enum Match {
     /// The first bits are those of the address; as many as the number says.
     Within(Read, &'static [u8], usize),
     NotWithin(Read, &'static [u8], usize),
-    /// A bit is set.
+    /// One of these bits is set.
     Has(Read, u32),
     In(&'static [Read], &'static Set),
     NotIn(&'static [Read], &'static Set),
@@ -156,6 +158,7 @@ pub(super) enum Action {
     Masquerade,
     Jump(&'static CStr),
     Return,
+    Accept,
     Drop,
     CountAndDrop,
 }
@@ -201,7 +204,7 @@ pub(super) static SAME_NET6: Set = ranges(Inet, c"same_net6", &[Ipv6, Ipv6]);
 pub(super) static CLUSTER4: Set = ranges(Inet, c"cluster4", &[Ipv4, Ipv4]);
 pub(super) static CLUSTER6: Set = ranges(Inet, c"cluster6", &[Ipv6, Ipv6]);
 
-pub(super) static SETS: [&Set; 13] = [
+pub(super) static SETS: [&Set; 18] = [
     &PUBLISH4,
     &PUBLISH6,
     &PUBLISH4_AT,
@@ -215,21 +218,26 @@ pub(super) static SETS: [&Set; 13] = [
     &SAME_NET6,
     &CLUSTER4,
     &CLUSTER6,
+    &isolation::WITHIN,
+    &isolation::ISOLATED,
+    &isolation::CLOSED,
+    &isolation::ADMITTED,
+    &isolation::INTERNAL,
 ];
 
-const V4: Match = Is(Read::Family, &[Family::V4 as u8]);
-const V6: Match = Is(Read::Family, &[Family::V6 as u8]);
+pub(super) const V4: Match = Is(Read::Family, &[Family::V4 as u8]);
+pub(super) const V6: Match = Is(Read::Family, &[Family::V6 as u8]);
 /// To an address of this host (`RTN_LOCAL`, linux/rtnetlink.h).
 const TO_THIS_HOST: Match = Is(DestinationType, &LOCAL);
 const LOCAL: [u8; 4] = 2u32.to_ne_bytes();
 /// Its destination was rewritten (`IPS_DST_NAT`, linux/netfilter/nf_conntrack_common.h).
-const PUBLISHED: Match = Has(ConnectionStatus, 1 << 5);
+pub(super) const PUBLISHED: Match = Has(ConnectionStatus, 1 << 5);
 const NOT_BY_LOOPBACK: Match = IsNot(ComesBy, b"lo\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
 const LOOPBACK6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 const MULTICAST6: [u8; 16] = [0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// Chains that are jumped to come before those that jump.
-pub(super) static CHAINS: [Chain; 5] = [
+pub(super) static CHAINS: [Chain; 7] = [
     Chain {
         name: c"publish",
         base: None,
@@ -332,6 +340,8 @@ pub(super) static CHAINS: [Chain; 5] = [
             },
         ],
     },
+    isolation::USER,
+    isolation::FORWARD,
 ];
 
 pub(super) const fn set(table: Table, name: &'static CStr, key: &'static [Field]) -> Set {
@@ -348,6 +358,13 @@ const fn counted(set: Set) -> Set {
 
 const fn map(table: Table, name: &'static CStr, key: &'static [Field], data: &'static [Field]) -> Set {
     Set { table, name, key, data, interval: false, counted: false }
+}
+
+impl Chain {
+    /// Whether the rules are the administrator's, and not ours.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.name == isolation::USER_NAME
+    }
 }
 
 impl Field {

@@ -80,7 +80,7 @@ impl Survey {
         for (chain, condition) in self.chain_conditions() {
             note(&mut damage, &format!("chain {}", chain.name.to_string_lossy()), condition);
         }
-        for (chain, seen) in self.table.chains().iter().zip(&self.chains) {
+        for (chain, seen) in self.table.chains().iter().zip(&self.chains).filter(|(chain, _)| !chain.is_foreign()) {
             if let Some((_, rules)) = seen {
                 compare_rules(chain, rules, &mut damage);
             }
@@ -113,7 +113,7 @@ impl Survey {
 
 /// Adds to `changes` what makes the rule set of the table `which` whole: with nothing of it there, or what `survey`
 /// found. Sets and chains that are as they should be stay, and so do the elements of sets; all
-/// rules are written anew.
+/// our rules are written anew, and what is in the administrator's chain stays.
 pub(super) fn repair(which: Table, survey: Option<&Survey>, changes: &mut Messages) {
     let table = nftnl::Table::new(TABLE, which.family());
     let chain_named = |chain: &Chain| ChainMessage::new(chain.name, &table);
@@ -128,7 +128,9 @@ pub(super) fn repair(which: Table, survey: Option<&Survey>, changes: &mut Messag
 
     changes.add(libc::NFT_MSG_NEWTABLE, NLM_F_CREATE, &sys::Table::new(which, &user_data::comment(which.comment())));
     // Rules first, since they hold on to sets and to chains.
-    for (chain, _) in chains.iter().filter(|(_, condition)| *condition != Condition::Missing) {
+    let has_our_rules =
+        |(chain, condition): &&(&Chain, Condition)| *condition != Condition::Missing && !chain.is_foreign();
+    for (chain, _) in chains.iter().filter(has_our_rules) {
         changes.add(libc::NFT_MSG_DELRULE, 0, &RuleMessage::new(&chain_named(chain)));
     }
     for (chain, _) in chains.iter().filter(|(_, condition)| *condition == Condition::Altered) {

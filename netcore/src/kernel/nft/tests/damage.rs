@@ -156,8 +156,8 @@ fn a_set_of_another_shape_is_replaced() {
     // Also under rules that look right, as far as they go by name.
     harm(
         "flush chain inet netcore postrouting
-         delete set inet netcore bridges
-         add set inet netcore bridges { type ifname; flags constant; elements = { \"eth0\" } }
+         delete set inet netcore masquerade4
+         add set inet netcore masquerade4 { type ipv4_addr; flags constant; elements = { 192.0.2.1 } }
          add rule inet netcore postrouting oifname @bridges ct status dnat ip saddr 127.0.0.0/8 masquerade \
             comment \"published on 127.0.0.1\"
          add rule inet netcore postrouting ct status dnat ip saddr . ip daddr @same_net4 masquerade \
@@ -170,7 +170,7 @@ fn a_set_of_another_shape_is_replaced() {
          add rule inet netcore postrouting ip6 saddr @masquerade6 oifname != @bridges ip6 daddr != ff00::/8 \
             ip6 saddr . ip6 daddr != @cluster6 masquerade \
             comment \"egress, IPv6\"",
-        &["set bridges: altered"],
+        &["set masquerade4: altered"],
     );
 }
 

@@ -36,12 +36,18 @@ fn what_nft_makes_of_the_golden_file_is_intact_to_us() {
 #[test]
 fn every_kind_of_element_is_the_one_nft_adds() {
     let of_network = "comment \"netcore:web\"";
+    let of_host = "comment \"netcore:*\"";
     let of_one = "comment \"netcore:web/one/eth0\"";
     let every = "comment \"every address\"";
     let single = "comment \"single addresses\"";
     let cases = [
         (member("cni0"), format!("bridges {{ \"cni0\" {of_network} }}")),
         (member("fifteen_bytes15"), format!("bridges {{ \"fifteen_bytes15\" {of_network} }}")),
+        (within("vx42", "cni0"), format!("within {{ \"vx42\" . \"cni0\" {of_network} }}")),
+        (barrier(Barrier::Networks), format!("isolated {{ \"cni0\" {of_host} }}")),
+        (barrier(Barrier::Outside), format!("closed {{ \"cni0\" {of_host} }}")),
+        (barrier(Barrier::Admitted), format!("admitted {{ \"cni0\" {of_host} }}")),
+        (barrier(Barrier::Internal), format!("internal {{ \"cni0\" {of_host} }}")),
         (hairpin("10.88.0.0/24"), format!("same_net4 {{ 10.88.0.0/24 . 10.88.0.0/24 {of_network} }}")),
         (hairpin("10.88.16.0/20"), format!("same_net4 {{ 10.88.16.0/20 . 10.88.16.0/20 {of_network} }}")),
         (hairpin("fd00:88::/64"), format!("same_net6 {{ fd00:88::/64 . fd00:88::/64 {of_network} }}")),

@@ -5,6 +5,7 @@ mod conflicts;
 mod damage;
 mod golden;
 mod guard;
+mod isolation;
 mod ownership;
 mod races;
 mod speed;
@@ -16,7 +17,7 @@ use std::process::{Command, Stdio};
 use rustix::thread::UnshareFlags;
 
 use super::Nft;
-use crate::model::{AttachmentId, InterfaceName, Mark, Name, NatRule, Protocol, Table};
+use crate::model::{AttachmentId, Barrier, InterfaceName, Mark, Name, NatRule, Protocol, Table};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/ruleset.nft");
 
@@ -135,6 +136,15 @@ fn member(bridge: &str) -> NatRule {
     NatRule::Member { bridge: InterfaceName::new(bridge).unwrap(), mark: Mark::of_network(&network("web")) }
 }
 
+fn within(from: &str, to: &str) -> NatRule {
+    let link = |name| InterfaceName::new(name).unwrap();
+    NatRule::Within { from: link(from), to: link(to), mark: Mark::of_network(&network("web")) }
+}
+
+fn barrier(barrier: Barrier) -> NatRule {
+    NatRule::Barrier { bridge: InterfaceName::new("cni0").unwrap(), barrier, mark: Mark::of_host() }
+}
+
 fn hairpin(subnet: &str) -> NatRule {
     NatRule::Hairpin { subnet: subnet.parse().unwrap(), mark: Mark::of_network(&network("web")) }
 }
@@ -161,6 +171,7 @@ fn published(container: &str, host_address: Option<IpAddr>, protocol: Protocol, 
 fn attachment() -> Vec<NatRule> {
     vec![
         member("cni0"),
+        within("cni0", "cni0"),
         hairpin("10.88.0.0/24"),
         hairpin("fd00:88::/64"),
         masquerade("one", "10.88.0.2"),
