@@ -8,6 +8,8 @@ BIN_DIR ?= $(PREFIX)/bin
 SBIN_DIR ?= /usr/local/sbin
 MAN_DIR ?= /usr/local/share/man/man8
 BASH_COMPLETION_DIR ?= /usr/local/share/bash-completion/completions
+# And the unit that has `netctl watch` run: `systemctl enable --now netctl-watch`.
+SYSTEMD_DIR ?= /usr/local/lib/systemd/system
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -57,3 +59,5 @@ install: build
 	install -m 755 $(TARGET)/release/netctl $(DESTDIR)$(SBIN_DIR)/netctl
 	$(TARGET)/release/netctl man $(DESTDIR)$(MAN_DIR)
 	$(TARGET)/release/netctl completions bash >$(DESTDIR)$(BASH_COMPLETION_DIR)/netctl
+	install -d $(DESTDIR)$(SYSTEMD_DIR)
+	sed 's|@SBIN_DIR@|$(SBIN_DIR)|' netctl/netctl-watch.service >$(DESTDIR)$(SYSTEMD_DIR)/netctl-watch.service

@@ -37,6 +37,11 @@ pub(crate) enum Verb {
     /// whatever somebody else has flushed, deleted or switched off. What is not ours is not touched.
     /// Running it when nothing is missing changes nothing.
     RepairChains(RepairArguments),
+    /// Repair by itself whatever others change, as soon as they do
+    ///
+    /// Says what it brought back, and who changed the firewall where the kernel tells. Waits longer and
+    /// longer for what does not stay. Costs nothing while nothing happens. Ends on SIGTERM or SIGINT.
+    Watch(WatchArguments),
     /// List what is attached
     Ls(NetworkArgument),
     /// Show one attachment, and whether it is intact
@@ -79,6 +84,15 @@ pub(crate) struct RepairArguments {
     /// Which network
     #[command(flatten)]
     pub(crate) network: NetworkArgument,
+}
+
+/// How `watch` is to watch.
+#[derive(Debug, Args)]
+pub(crate) struct WatchArguments {
+    /// Look at everything every so many seconds as well, for changes that nobody announces, such as
+    /// those of legacy iptables
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) every: Option<u64>,
 }
 
 /// What `plan` is to look at.

@@ -8,6 +8,7 @@ mod output;
 mod pages;
 mod plan;
 mod repair;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,10 @@ async fn answer(cli: &Cli) -> Result<Exit, Failure> {
         Verb::RepairChains(arguments) => {
             allow_many_files();
             repair::repair_chains(&Engine::open()?, arguments, json).await
+        }
+        Verb::Watch(arguments) => {
+            allow_many_files();
+            watch::watch(&Engine::open()?, arguments, json).await
         }
         Verb::Ls(arguments) => attachments::ls(&Engine::open()?, arguments.network.as_ref(), json),
         Verb::Show { attachment } => attachments::show(&Engine::open()?, attachment, json).await,

@@ -31,6 +31,7 @@ pub mod podman;
 mod processes;
 mod snapshot;
 pub mod traffic;
+pub mod watch;
 
 pub use cni::{Attachment, Cni, Failure, Network, Plugin, Publish};
 pub use host::{Host, Netns, Outside};

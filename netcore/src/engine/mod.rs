@@ -9,10 +9,12 @@
 
 mod attached;
 mod overlay;
+mod patience;
 mod preview;
 mod repair;
 mod resolve;
 mod sharing;
+mod watch;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -34,6 +36,7 @@ pub use crate::store::Record as Standing;
 pub use attached::{Attached, Interface};
 pub use preview::Preview;
 pub use repair::{Outcome, Repair, RepairOptions, Repaired};
+pub use watch::{Fight, Mended, Watch};
 
 /// Attaches containers to networks, and looks after what it made.
 pub struct Engine<K: Kernel = Linux> {

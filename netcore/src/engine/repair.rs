@@ -104,6 +104,11 @@ impl<K: Kernel> Engine<K> {
     /// not answer. Everything else is in the report.
     pub async fn repair(&self, options: &RepairOptions) -> Result<Repair> {
         let (records, faults) = self.store.records(options.network.as_ref())?;
+        self.repair_records(records, faults, options.check).await
+    }
+
+    /// As [`repair`](Self::repair), of those records alone.
+    pub(super) async fn repair_records(&self, records: Vec<Record>, faults: Vec<Error>, check: bool) -> Result<Repair> {
         let faults = faults.iter().map(Error::to_string).collect();
         let mut report = Repair { attachments: records.len(), objects: Vec::new(), faults };
         let host = self.kernel.enter(None).await?;
@@ -120,7 +125,7 @@ impl<K: Kernel> Engine<K> {
         let _ways = self.hold_ways(records.iter().map(|record| &record.network))?;
         let wishes = self.wishes(records, &mut report);
         for _ in 0..ROUNDS {
-            if !self.mend(&host, &wishes, options.check, &mut report).await? {
+            if !self.mend(&host, &wishes, check, &mut report).await? {
                 break;
             }
         }

@@ -36,6 +36,11 @@ impl Firewall {
         work(kept.insert(nft))
     }
 
+    /// The netlink port that changes are made by.
+    pub(super) fn port(&self) -> Result<u32> {
+        self.with(Nft::port)
+    }
+
     /// What is there of `wanted`.
     pub(super) fn observe(&self, wanted: &[&NatRule]) -> Result<Vec<Object>> {
         if wanted.is_empty() {

@@ -78,6 +78,11 @@ impl Linux {
         self.sandbox.as_ref().and_then(|namespace| namespace.netns.as_ref())
     }
 
+    /// What changes of the rule set that are made through this are known by.
+    pub(super) fn rule_set_port(&self) -> Result<u32> {
+        self.firewall.port()
+    }
+
     /// The connection to `place`; none for a sandbox that was not entered.
     pub(super) fn at(&self, place: Place) -> Result<Option<Rtnl>> {
         match (place, &self.sandbox) {

@@ -14,6 +14,7 @@ mod address;
 mod announce;
 mod binding;
 mod conntrack;
+mod events;
 mod extack;
 mod firewall;
 mod forwarding;
@@ -38,6 +39,7 @@ mod verified;
 mod vlan;
 mod vxlan;
 
+pub use events::{Culprit, Events, Losses};
 pub use linux::Linux;
 pub use memory::Memory;
 pub use netns::Netns;

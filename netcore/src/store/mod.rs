@@ -221,14 +221,32 @@ impl Store {
     /// # Errors
     /// [`Error::File`] when a directory cannot be listed.
     pub fn records(&self, network: Option<&Name>) -> Result<(Vec<Record>, Vec<Error>)> {
-        let (mut records, mut faults) = (Vec::new(), Vec::new());
         let networks = match network {
             Some(network) => vec![network.clone()],
             None => self.networks()?,
         };
+        self.read_all(networks, |_, _| true)
+    }
+
+    /// As [`records`](Self::records), but only those whose network and attachment, as their names
+    /// have them, are meant.
+    ///
+    /// # Errors
+    /// [`Error::File`] when a directory cannot be listed.
+    pub fn records_of(&self, is_meant: impl Fn(&Name, &AttachmentId) -> bool) -> Result<(Vec<Record>, Vec<Error>)> {
+        self.read_all(self.networks()?, |network, path| parse_name(path).is_some_and(|(id, _)| is_meant(network, &id)))
+    }
+
+    fn read_all(
+        &self,
+        networks: Vec<Name>,
+        is_meant: impl Fn(&Name, &Path) -> bool,
+    ) -> Result<(Vec<Record>, Vec<Error>)> {
+        let (mut records, mut faults) = (Vec::new(), Vec::new());
         for network in networks {
             let mut paths = entries(&self.directory.join(network.as_str()))?;
             paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+            paths.retain(|path| is_meant(&network, path));
             paths.sort();
             for path in paths {
                 match read(&path) {

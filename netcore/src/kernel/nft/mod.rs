@@ -36,6 +36,7 @@ use ruleset::Set;
 use socket::{Answer, Messages, Socket, present};
 use survey::Survey;
 use sys::ElementMessage;
+pub(super) use user_data::read_comment;
 
 /// From how many elements on whole sets are read: an attachment has a handful, a repair of a
 /// host thousands, and a listing brings some hundred elements for the price of one question.
@@ -79,6 +80,11 @@ impl Nft {
     #[must_use]
     pub fn namespace_cookie(&self) -> Option<u64> {
         self.socket.namespace_cookie()
+    }
+
+    /// The netlink port it is done by, which notifications name.
+    pub(super) fn port(&self) -> Result<u32> {
+        self.socket.port()
     }
 
     /// Which of `wanted` are there, and what they look like: the elements one by one, the rule
@@ -197,6 +203,18 @@ impl Nft {
         let answer = self.socket.ask(question)?.into_iter().next().map(present).transpose()?.flatten();
         answer.and_then(|message| sys::generation(&message)).ok_or_else(garbled)
     }
+}
+
+/// Whether the table of that family (`enum nf_tables_families`), and name as netlink has it, is one of
+/// ours.
+pub(super) fn is_our_table(family: u16, name: &[u8]) -> bool {
+    name == ruleset::TABLE.to_bytes_with_nul()
+        && [Table::Inet, Table::Bridge].into_iter().any(|table| table.family() as u16 == family)
+}
+
+/// Whether the set of that name, as netlink has it, holds the claims on host ports.
+pub(super) fn is_set_of_claims(name: &[u8]) -> bool {
+    [&ruleset::HOST_PORTS4, &ruleset::HOST_PORTS6].into_iter().any(|set| name == set.name.to_bytes_with_nul())
 }
 
 /// The tables whose rule sets are among `rules`.

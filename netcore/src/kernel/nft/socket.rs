@@ -139,6 +139,13 @@ impl Socket {
         Ok(Self { netlink, next_sequence: Cell::new(1), received: RefCell::new(Vec::with_capacity(RECEIVE_BYTES)) })
     }
 
+    /// The port that the kernel knows this socket by.
+    pub(super) fn port(&self) -> Result<u32> {
+        let mut address = SocketAddr::new(0, 0);
+        self.netlink.get_address(&mut address).map_err(unreadable)?;
+        Ok(address.port_number())
+    }
+
     pub(super) fn namespace_cookie(&self) -> Option<u64> {
         sys::namespace_cookie(self.netlink.as_fd())
     }

@@ -16,7 +16,7 @@ pub(super) fn comment(text: &str) -> Vec<u8> {
 }
 
 /// The comment in `user_data`, if there is one.
-pub(super) fn read_comment(mut user_data: &[u8]) -> Option<&str> {
+pub(in crate::kernel) fn read_comment(mut user_data: &[u8]) -> Option<&str> {
     while let [kind, length, rest @ ..] = user_data {
         let (value, after) = rest.split_at_checked((*length).into())?;
         if *kind == COMMENT {

@@ -1,0 +1,78 @@
+//! `watch`: repairs by itself, until it is told to end.
+
+mod log;
+mod stop;
+mod supervisor;
+
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use netcore::Engine;
+use netcore::engine::{Mended, Outcome, Watch};
+
+use self::log::Log;
+use self::stop::Stop;
+use self::supervisor::Supervisor;
+use crate::cli::WatchArguments;
+use crate::exit::{Exit, Failure};
+
+/// Watches, and says what it did.
+pub(crate) async fn watch(engine: &Engine, arguments: &WatchArguments, json: bool) -> Result<Exit, Failure> {
+    let mut stop = Stop::on_signals()?;
+    let supervisor = Supervisor::of_environment();
+    let mut log = Log::new(json);
+    let mut watch = engine.watch()?.every(arguments.every.map(Duration::from_secs));
+    if !watch.hears_firewall() {
+        log.warn("the kernel has no nf_tables: changes of the firewall are not heard, --every finds them");
+    }
+    let mut repairs = 0_u64;
+    let mut first = true;
+    loop {
+        let status = match watch.mend().await {
+            Ok(mended) => {
+                repairs += u64::from(mended.repair.count(|outcome| *outcome == Outcome::Restored) > 0);
+                log.mended(&mended, first);
+                status(&mended, repairs)
+            }
+            Err(error) => {
+                log.failed(&error);
+                error.to_string()
+            }
+        };
+        supervisor.status(&status);
+        if first {
+            supervisor.ready();
+            first = false;
+        }
+        if next(&mut watch, &mut stop, &supervisor).await?.is_none() {
+            supervisor.stopping();
+            log.stopped();
+            return Ok(Exit::Done);
+        }
+    }
+}
+
+/// Waits until there is something to look at, or until it is time to end: nothing then.
+async fn next(watch: &mut Watch<'_>, stop: &mut Stop, supervisor: &Supervisor) -> Result<Option<()>, Failure> {
+    let mut trouble = pin!(watch.trouble());
+    let mut stopped = pin!(stop.told());
+    loop {
+        supervisor.alive();
+        let tick = pin!(supervisor.tick());
+        match select(&mut trouble, select(&mut stopped, tick)).await {
+            Either::Left((heard, _)) => return Ok(heard.map(Some)?),
+            Either::Right((Either::Left(_), _)) => return Ok(None),
+            Either::Right((Either::Right(_), _)) => {}
+        }
+    }
+}
+
+fn status(mended: &Mended, repairs: u64) -> String {
+    let attachments = mended.repair.attachments;
+    let failed = mended.repair.count(|outcome| matches!(outcome, Outcome::Failed { .. })) + mended.repair.faults.len();
+    match failed {
+        0 => format!("intact; {attachments} looked at last, {repairs} repairs"),
+        _ => format!("{failed} not as they should be; {attachments} looked at last, {repairs} repairs"),
+    }
+}
