@@ -81,6 +81,9 @@ pub(crate) struct RepairArguments {
     /// Have the host's switches set from its next start on, in /etc/sysctl.d/99-netcore.conf
     #[arg(long, conflicts_with = "check")]
     pub(crate) persist: bool,
+    /// Take back what --persist wrote; what is switched now stays so
+    #[arg(long, conflicts_with_all = ["check", "persist"])]
+    pub(crate) unpersist: bool,
     /// Which network
     #[command(flatten)]
     pub(crate) network: NetworkArgument,

@@ -14,7 +14,11 @@ pub(crate) async fn repair_chains(engine: &Engine, arguments: &RepairArguments, 
     let started = Instant::now();
     let options = RepairOptions { network: arguments.network.network.clone(), check: arguments.check };
     let mut report = engine.repair(&options).await?;
-    let persisted = if arguments.persist { engine.persist() } else { Ok(None) };
+    let persisted = match (arguments.persist, arguments.unpersist) {
+        (true, _) => engine.persist(),
+        (_, true) => engine.unpersist(),
+        _ => Ok(None),
+    };
     if let Err(error) = &persisted {
         report.faults.push(error.to_string());
     }
@@ -26,7 +30,11 @@ pub(crate) async fn repair_chains(engine: &Engine, arguments: &RepairArguments, 
             println!("{fault}");
         }
         if let Ok(Some(path)) = &persisted {
-            println!("switches are set at every start by {}", path.display());
+            let path = path.display();
+            match arguments.persist {
+                true => println!("switches are set at every start by {path}"),
+                false => println!("switches are no longer set at every start: {path} was removed"),
+            }
         }
         println!("{} in {} ms", summary(&report), started.elapsed().as_millis());
     }

@@ -14,6 +14,7 @@ mod preview;
 mod repair;
 mod resolve;
 mod sharing;
+mod switches;
 mod watch;
 
 use std::collections::HashSet;
@@ -272,14 +273,14 @@ impl<K: Kernel> Engine<K> {
                 unpublished.attachment.publish.clear();
                 let mut links = desired(&unpublished)?;
                 links.retain(|object| object.phase() == Phase::Links);
-                make(kernel, &links, &mut work.made_shared).await?;
+                self.make(kernel, &links, &mut work.made_shared).await?;
             }
             let lease = ipam.allocate(&request(&work.record))?;
             work.record.lease = Some(driver::complete(&network, lease));
             self.store.save(&work.record)?;
         }
         let desired = desired(&work.record)?;
-        make(kernel, &desired, &mut work.made_shared).await?;
+        self.make(kernel, &desired, &mut work.made_shared).await?;
         self.open_ways(kernel, &network).await?;
         if work.record.lease.as_ref().is_some_and(|lease| lease.namespace.is_some()) {
             // What the sandbox is by now, not what it was when it was entered.
@@ -290,6 +291,21 @@ impl<K: Kernel> Engine<K> {
         let mut seen = kernel.observe(&links).await?;
         seen.0.retain(|object| links.iter().any(|link| link.key() == object.key()));
         Ok(Attached::new(&work.record, &seen))
+    }
+
+    /// Makes what is missing of `desired`, and notes what of it the network's attachments share.
+    async fn make(&self, kernel: &K, desired: &Desired, made_shared: &mut Vec<Object>) -> Result<()> {
+        let actual = kernel.observe(&desired.all()).await?;
+        let wanted: Vec<Object> = desired.shared().cloned().collect();
+        let shared = plan(&wanted, &actual)?;
+        let own = plan(&desired.attachment, &actual)?;
+        let made = shared.iter().filter(|step| matches!(step, Step::Create(_))).map(Step::object);
+        made_shared.extend(made.filter(|object| desired.network.contains(object)).cloned());
+        let switching = self.before_switching(kernel, &shared, &wanted).await?;
+        apply_shared(kernel, &shared).await?;
+        let switched = self.after_switching(kernel, switching).await?;
+        switched.into_iter().try_for_each(|(_, done)| done)?;
+        apply(kernel, &own).await
     }
 
     /// Removes what is the attachment's own, then its lease, then its record: an address is free
@@ -404,7 +420,7 @@ impl<K: Kernel> Engine<K> {
             }
         }
         self.store.forget_network(name, lock);
-        Ok(())
+        if expendable.is_empty() { Ok(()) } else { self.switch_back().await }
     }
 
     /// Cleans up behind the last attachment of any network: of what those of several networks
@@ -475,18 +491,6 @@ fn desired(record: &Record) -> Result<Desired> {
 
 fn request(record: &Record) -> Request<'_> {
     Request { network: &record.network.name, attachment: &record.attachment, lease: record.lease.as_ref() }
-}
-
-/// Makes what is missing of `desired`, and notes what of it the network's attachments share.
-async fn make<K: Kernel>(kernel: &K, desired: &Desired, made_shared: &mut Vec<Object>) -> Result<()> {
-    let actual = kernel.observe(&desired.all()).await?;
-    let shared: Vec<Object> = desired.shared().cloned().collect();
-    let shared = plan(&shared, &actual)?;
-    let own = plan(&desired.attachment, &actual)?;
-    let made = shared.iter().filter(|step| matches!(step, Step::Create(_))).map(Step::object);
-    made_shared.extend(made.filter(|object| desired.network.contains(object)).cloned());
-    apply_shared(kernel, &shared).await?;
-    apply(kernel, &own).await
 }
 
 /// Puts what is known to have changed in place of what was made.

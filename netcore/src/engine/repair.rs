@@ -104,11 +104,26 @@ impl<K: Kernel> Engine<K> {
     /// not answer. Everything else is in the report.
     pub async fn repair(&self, options: &RepairOptions) -> Result<Repair> {
         let (records, faults) = self.store.records(options.network.as_ref())?;
-        self.repair_records(records, faults, options.check).await
+        self.repair_records(records, faults, options.check, options.network.is_none().then_some(false)).await
     }
 
-    /// As [`repair`](Self::repair), of those records alone.
-    pub(super) async fn repair_records(&self, records: Vec<Record>, faults: Vec<Error>, check: bool) -> Result<Repair> {
+    /// As [`repair`](Self::repair), of everything; if forwarding was `thrown` on for all interfaces,
+    /// those where it was off come off again.
+    pub(super) async fn repair_all(&self, thrown: bool) -> Result<Repair> {
+        let (records, faults) = self.store.records(None)?;
+        self.repair_records(records, faults, false, Some(thrown)).await
+    }
+
+    /// As [`repair`](Self::repair), of those records alone; if forwarding was `thrown` on for all
+    /// interfaces, those where it was off come off again. Nothing is known of that with a part of the
+    /// records.
+    pub(super) async fn repair_records(
+        &self,
+        records: Vec<Record>,
+        faults: Vec<Error>,
+        check: bool,
+        thrown: Option<bool>,
+    ) -> Result<Repair> {
         let faults = faults.iter().map(Error::to_string).collect();
         let mut report = Repair { attachments: records.len(), objects: Vec::new(), faults };
         let host = self.kernel.enter(None).await?;
@@ -117,9 +132,14 @@ impl<K: Kernel> Engine<K> {
         let seen = wishes.observe(&host).await?;
         let suspects: HashSet<usize> =
             drift(&wishes.objects, &seen).iter().filter_map(|drift| wishes.owner_of(&drift.object)).collect();
+        let thrown = thrown.filter(|_| !check);
         if suspects.is_empty() {
+            if let Some(thrown) = thrown {
+                report.objects.extend(kept_off(self.keep_off(&host, &wishes.objects, thrown).await?));
+            }
             return Ok(report);
         }
+        let everything = wishes.objects.clone();
         let suspects = wishes.records.into_iter().enumerate().filter(|(place, _)| suspects.contains(place));
         let (records, _locks) = self.hold(suspects.map(|(_, record)| record), &mut report).await;
         let _ways = self.hold_ways(records.iter().map(|record| &record.network))?;
@@ -129,18 +149,22 @@ impl<K: Kernel> Engine<K> {
                 break;
             }
         }
+        if let Some(thrown) = thrown {
+            report.objects.extend(kept_off(self.keep_off(&host, &everything, thrown).await?));
+        }
         Ok(report)
     }
 
     /// Has the host's switches that the records ask for (forwarding, for one) set from its next start
-    /// on, by a file of ours under `/etc/sysctl.d`; that file, or `None` when they ask for none.
+    /// on, by a file of ours under `/etc/sysctl.d`; that file, or `None` when they ask for none. What
+    /// is off for single interfaces stays off, and the host keeps its advertised ways out.
     ///
     /// # Errors
     /// [`Error::Conflict`] naming the file and line that would undo it, [`Error::File`].
     pub fn persist(&self) -> Result<Option<PathBuf>> {
         let (records, _) = self.store.records(None)?;
         let wishes = self.wishes(records, &mut Repair::default());
-        let settings: BTreeMap<String, String> = wishes
+        let mut settings: BTreeMap<String, String> = wishes
             .objects
             .iter()
             .filter_map(|object| match object {
@@ -151,7 +175,21 @@ impl<K: Kernel> Engine<K> {
         if settings.is_empty() {
             return Ok(None);
         }
+        let ledger = self.store.ledger()?.ledger;
+        let ways_out = ledger.switched.into_iter().filter(|(name, _)| name.ends_with("/accept_ra"));
+        settings.extend(ways_out.map(|(name, switched)| (name, switched.set)));
+        let on: HashSet<&String> = wishes.objects.iter().filter_map(switched_on).collect();
+        settings.extend(ledger.off.into_iter().filter(|name| !on.contains(name)).map(|name| (name, "0".to_owned())));
         store::persist(Path::new("/"), &settings).map(Some)
+    }
+
+    /// Takes back what [`persist`](Self::persist) wrote: the file that was, or `None` if there was none.
+    /// The switches themselves stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when the file is not of our writing, [`Error::File`].
+    pub fn unpersist(&self) -> Result<Option<PathBuf>> {
+        store::unpersist(Path::new("/"))
     }
 
     /// Locks what `records` are about, and reads them again: an attachment may have come about, or
@@ -198,7 +236,9 @@ impl<K: Kernel> Engine<K> {
             outcomes.insert(obstacle.object.key(), Outcome::Failed { reason: obstacle.error.to_string() });
         }
         if !check {
+            let switching = self.before_switching(host, &steps, &wishes.objects).await?;
             let done = apply_each(host, &steps).await;
+            report.objects.extend(kept_off(self.after_switching(host, switching).await?));
             for (step, done) in steps.iter().zip(&done) {
                 outcomes.insert(step.object().key(), outcome(done));
             }
@@ -360,6 +400,22 @@ fn is_everybodys(object: &Object) -> bool {
 /// Whether an object is the host's own. What is inside a container is its runtime's by now.
 fn is_on_host(object: &Object) -> bool {
     !matches!(object, Object::Binding(_)) && object.place().is_none_or(|place| place == Place::Host)
+}
+
+/// The name of a setting that is to be on.
+fn switched_on(object: &Object) -> Option<&String> {
+    match object {
+        Object::Sysctl(setting) if setting.value == "1" => Some(&setting.name),
+        _ => None,
+    }
+}
+
+/// Switches of single interfaces that went on with that of all, and are off again.
+fn kept_off(done: Vec<(Step, Result<()>)>) -> impl Iterator<Item = Repaired> {
+    done.into_iter().map(|(step, done)| {
+        let object = step.object().to_string();
+        Repaired { who: "host".to_owned(), object, found: "switched on with all".to_owned(), outcome: outcome(&done) }
+    })
 }
 
 fn is_lost_pair(step: &Step) -> bool {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::time::{sleep_until, timeout_at};
 
 use super::patience::{Patience, Pause};
-use super::{Engine, Outcome, Repair, RepairOptions};
+use super::{Engine, Outcome, Repair};
 use crate::error::Result;
 use crate::kernel::{Culprit, Events, Losses};
 use crate::model::Mark;
@@ -105,7 +105,7 @@ impl Engine {
     /// A repair of what `losses` say.
     async fn repair_losses(&self, losses: &Losses) -> Result<Repair> {
         if losses.reasons().next().is_some() {
-            return self.repair(&RepairOptions::default()).await;
+            return self.repair_all(losses.threw_all()).await;
         }
         let marks = losses.marks();
         let ports: Vec<&str> = losses.ports().collect();
@@ -114,7 +114,7 @@ impl Engine {
                 || marks.contains(&Mark::of_network(network))
                 || !ports.is_empty() && ports.contains(&id.host_interface(network).as_str())
         })?;
-        self.repair_records(records, faults, false).await
+        self.repair_records(records, faults, false, None).await
     }
 }
 

@@ -1,18 +1,27 @@
-//! Switching IPv6 forwarding on without costing the host its way out.
+//! What the host's switches of forwarding say and touch beside what they are called.
 //!
-//! A router does not listen to routers: with forwarding on, the kernel drops the default routes that
-//! router advertisements have brought and takes no new ones (RFC 4861 §6.2.2), unless the interface's
-//! `accept_ra` is 2 (Documentation/networking/ip-sysctl.rst). So that is set first, where such a route
-//! is in use.
+//! A router does not listen to routers: with IPv6 forwarding on, the kernel drops the default routes
+//! that router advertisements have brought and takes no new ones (RFC 4861 §6.2.2), unless the
+//! interface's `accept_ra` is 2 (Documentation/networking/ip-sysctl.rst). And the switch of the whole
+//! host, when it is thrown, throws those of single interfaces with it.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 
-use crate::model::Sysctl;
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
+use netlink_sys::{Socket as NetlinkSocket, protocols::NETLINK_ROUTE};
+use nftnl_sys::libc;
+use rustix::net::{AddressFamily, SocketType};
 
-/// The switch of the whole host.
-const SWITCH: &str = "net/ipv6/conf/all/forwarding";
+use super::events::{Message, NETCONFA_FORWARDING, NETCONFA_IFINDEX, attribute};
+use crate::error::{Error, Result};
+use crate::model::{Place, Sysctl};
+
+/// linux/rtnetlink.h.
+const RTM_GETNETCONF: u16 = 82;
+/// The kernel sends listings in pieces of at most 32 KiB (`netlink_dump`).
+const LISTING_BYTES: usize = 64 << 10;
 
 /// The routes of the thread's namespace.
 const ROUTES: &str = "/proc/thread-self/net/ipv6_route";
@@ -21,25 +30,89 @@ const ROUTES: &str = "/proc/thread-self/net/ipv6_route";
 /// brought.
 const ADVERTISED: u32 = 0x0001_0000 | 0x0004_0000;
 
-/// Prepares the host for `setting` to be written, if that switches IPv6 forwarding on.
-pub(super) fn prepare(setting: &Sysctl) -> io::Result<()> {
-    if setting.name != SWITCH || setting.value == "0" {
-        return Ok(());
+/// See [`Kernel::forwarding_switches`](super::Kernel::forwarding_switches). Asked for all at once: a
+/// file for each is slow where there are a thousand.
+pub(super) fn switches(ipv6: bool) -> Result<Vec<Sysctl>> {
+    let family = if ipv6 { "ipv6" } else { "ipv4" };
+    let failed = |source| Error::Kernel {
+        operation: "list",
+        object: format!("forwarding switches of {family}"),
+        source,
+        detail: None,
+    };
+    let names =
+        rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).map_err(|error| failed(error.into()))?;
+    let switches = netconf(ipv6).map_err(failed)?.into_iter().filter_map(|(index, on)| {
+        let name = rustix::net::netdevice::index_to_name(&names, u32::try_from(index).ok()?).ok()?;
+        let name = name.as_str();
+        let setting = || Sysctl {
+            place: Place::Host,
+            name: format!("net/{family}/conf/{name}/forwarding"),
+            value: on.to_string(),
+        };
+        (name != "lo").then(setting)
+    });
+    Ok(switches.collect())
+}
+
+/// Whether they forward, by the index of the interface; those that stand for all are negative.
+fn netconf(ipv6: bool) -> io::Result<Vec<(i32, i32)>> {
+    let mut socket = NetlinkSocket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    let family = if ipv6 { libc::AF_INET6 } else { libc::AF_INET } as u8;
+    // struct nlmsghdr and struct netconfmsg, filled up.
+    let mut request = 20_u32.to_ne_bytes().to_vec();
+    request.extend(RTM_GETNETCONF.to_ne_bytes());
+    request.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    request.extend([0; 8]);
+    request.extend([family, 0, 0, 0]);
+    socket.send(&request, 0)?;
+    let (mut found, mut done) = (Vec::new(), Ok(false));
+    let mut buffer = Vec::with_capacity(LISTING_BYTES);
+    while let Ok(false) = done {
+        buffer.clear();
+        socket.recv(&mut buffer, 0)?;
+        Message::each(&buffer, &mut |message| match i32::from(message.kind) {
+            libc::NLMSG_DONE => done = Ok(true),
+            libc::NLMSG_ERROR => done = Err(message.body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code))),
+            _ => found.extend(message.body.get(4..).and_then(forwards)),
+        });
     }
+    match done {
+        Ok(_) => Ok(found),
+        // No IPv6, no switches.
+        Err(code) if code == -libc::EOPNOTSUPP => Ok(Vec::new()),
+        Err(code) => Err(io::Error::from_raw_os_error(-code)),
+    }
+}
+
+/// The interface, and whether it forwards.
+fn forwards(attributes: &[u8]) -> Option<(i32, i32)> {
+    let number = |kind| attribute(attributes, kind)?.first_chunk().map(|number| i32::from_ne_bytes(*number));
+    Some((number(NETCONFA_IFINDEX)?, number(NETCONFA_FORWARDING)?))
+}
+
+/// See [`Kernel::advertised_ways_out`](super::Kernel::advertised_ways_out).
+pub(super) fn advertised_ways_out() -> Result<Vec<Sysctl>> {
     let routes = match fs::read_to_string(ROUTES) {
         Ok(routes) => routes,
         // No IPv6, no routes.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::file("read", ROUTES)(error)),
     };
-    for interface in advertised(&routes) {
-        let path = format!("/proc/sys/net/ipv6/conf/{interface}/accept_ra");
-        // 0 is somebody's own choice, and whoever chose it brings the routes by other means.
-        if fs::read_to_string(&path)?.trim_end() == "1" {
-            fs::write(&path, "2")?;
-        }
+    let settings = advertised(&routes).into_iter();
+    let settings = settings.map(|interface| read(format!("net/ipv6/conf/{interface}/accept_ra")));
+    Ok(settings.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+/// The setting `name` as it is; none if its interface has gone.
+fn read(name: String) -> Result<Option<Sysctl>> {
+    let path = format!("/proc/sys/{name}");
+    match fs::read_to_string(&path) {
+        Ok(value) => Ok(Some(Sysctl { place: Place::Host, name, value: value.trim_end().to_owned() })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::file("read", path)(error)),
     }
-    Ok(())
 }
 
 /// The interfaces over which routers have advertised a default route. A line is destination, its

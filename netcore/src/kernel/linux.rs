@@ -11,7 +11,9 @@ use super::firewall::Firewall;
 use super::netns::Netns;
 use super::rtnl::Rtnl;
 use super::seen::{self, Interfaces, Seen};
-use super::{Kernel, address, binding, interfaces, link, listener, neighbour, route, settle, sysctl, underlay};
+use super::{
+    Kernel, address, binding, forwarding, interfaces, link, listener, neighbour, route, settle, sysctl, underlay,
+};
 use crate::error::{Error, Result};
 use crate::model::{
     Address, Binding, FdbEntry, InterfaceName, Link, Listener, Name, NamespaceId, NatRule, Neighbour, Object, Place,
@@ -279,6 +281,14 @@ impl Kernel for Linux {
 
     async fn default_link(&self, place: Place) -> Result<Option<InterfaceName>> {
         route::default_link(self, place).await
+    }
+
+    fn forwarding_switches(&self, ipv6: bool) -> Result<Vec<Sysctl>> {
+        forwarding::switches(ipv6)
+    }
+
+    fn advertised_ways_out(&self) -> Result<Vec<Sysctl>> {
+        forwarding::advertised_ways_out()
     }
 
     async fn host_addresses(&self, link: &InterfaceName) -> Result<Vec<IpAddr>> {

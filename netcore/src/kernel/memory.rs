@@ -13,7 +13,7 @@ use super::Kernel;
 use crate::error::{Error, Result};
 use crate::model::{
     Binding, InterfaceName, Link, LinkKind, Listener, Name, NamespaceId, NatRule, Object, Place, PortMapping, State,
-    Underlay, Vlan, fingerprint,
+    Sysctl, Underlay, Vlan, fingerprint,
 };
 
 /// A kernel in memory. Clones share what they hold.
@@ -153,6 +153,23 @@ impl Held {
         self.objects.iter().position(|(place, held)| held.key() == key && (host_link || place.as_deref() == sandbox))
     }
 
+    /// The switch of all interfaces throws each one's own.
+    fn switch_all(&mut self, object: &Object) {
+        let Object::Sysctl(all) = object else { return };
+        let family = match all.name.as_str() {
+            "net/ipv4/ip_forward" => "ipv4",
+            "net/ipv6/conf/all/forwarding" => "ipv6",
+            _ => return,
+        };
+        for (_, held) in &mut self.objects {
+            if let Object::Sysctl(one) = held
+                && is_switch_of_one(&one.name, family)
+            {
+                one.value.clone_from(&all.value);
+            }
+        }
+    }
+
     fn remove_dependents(&mut self, sandbox: Option<&Path>, place: Place, link: &InterfaceName) {
         self.objects.retain(|(held_in, object)| {
             let on = match object {
@@ -165,6 +182,12 @@ impl Held {
             on != (place, link) || (place == Place::Sandbox && held_in.as_deref() != sandbox)
         });
     }
+}
+
+/// Whether a setting is an interface's own forwarding switch.
+fn is_switch_of_one(name: &str, family: &str) -> bool {
+    let interface = name.strip_prefix("net/").and_then(|rest| rest.strip_prefix(family)?.strip_prefix("/conf/"));
+    interface.is_some_and(|rest| rest.ends_with("/forwarding") && !rest.starts_with("all/"))
 }
 
 /// What `object` stands on, or on what that will be made.
@@ -277,15 +300,16 @@ impl Kernel for Memory {
     async fn update(&self, was: &Object, object: &Object) -> Result<()> {
         let mut held = self.change("update", object)?;
         let sandbox = self.sandbox_of(object);
+        let mut object = object.clone();
         if let Some(position) = held.position(sandbox.as_deref(), was) {
             // Who made a bridge does not change with its settings.
-            let mut object = object.clone();
             if let (Object::Link(now), Object::Link(was)) = (&mut object, &held.objects[position].1) {
                 now.mark.clone_from(&was.mark);
                 now.mac = now.mac.or(was.mac);
             }
-            held.objects[position].1 = object;
+            held.objects[position].1 = object.clone();
         }
+        held.switch_all(&object);
         Ok(())
     }
 
@@ -322,6 +346,21 @@ impl Kernel for Memory {
             _ => None,
         });
         Ok(defaults.next())
+    }
+
+    fn forwarding_switches(&self, ipv6: bool) -> Result<Vec<Sysctl>> {
+        let family = if ipv6 { "ipv6" } else { "ipv4" };
+        let is_meant = |setting: &Sysctl| is_switch_of_one(&setting.name, family);
+        let held = self.held();
+        let settings = held.objects.iter().filter_map(|(_, object)| match object {
+            Object::Sysctl(setting) if setting.place == Place::Host && is_meant(setting) => Some(setting.clone()),
+            _ => None,
+        });
+        Ok(settings.collect())
+    }
+
+    fn advertised_ways_out(&self) -> Result<Vec<Sysctl>> {
+        Ok(Vec::new())
     }
 
     async fn host_addresses(&self, link: &InterfaceName) -> Result<Vec<IpAddr>> {

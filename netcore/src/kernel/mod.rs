@@ -8,7 +8,7 @@ use std::path::Path;
 use ipnetwork::IpNetwork;
 
 use crate::error::Result;
-use crate::model::{InterfaceName, Listener, Name, NamespaceId, Object, Place, PortMapping, State, Underlay};
+use crate::model::{InterfaceName, Listener, Name, NamespaceId, Object, Place, PortMapping, State, Sysctl, Underlay};
 
 mod address;
 mod announce;
@@ -98,6 +98,20 @@ pub trait Kernel: Sized {
     /// # Errors
     /// [`Error::Kernel`](crate::Error::Kernel) when the kernel does not answer.
     async fn default_link(&self, place: Place) -> Result<Option<InterfaceName>>;
+
+    /// The forwarding switches of every single interface of the host, as they are, without `lo` and
+    /// those that stand for all.
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::Error::File) when they cannot be listed.
+    fn forwarding_switches(&self, ipv6: bool) -> Result<Vec<Sysctl>>;
+
+    /// The settings, as they are, of the interfaces that have a default route from a router's
+    /// advertisement, that say whether it stays when the host forwards.
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::Error::File) when the kernel does not say.
+    fn advertised_ways_out(&self) -> Result<Vec<Sysctl>>;
 
     /// The addresses of the host on `link` that others use: neither link-local nor passing ones.
     ///

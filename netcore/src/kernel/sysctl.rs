@@ -5,7 +5,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::forwarding;
 use super::linux::Linux;
 use crate::error::{Error, Result};
 use crate::model::{Object, Place, Sysctl};
@@ -28,7 +27,7 @@ pub(super) fn observe(kernel: &Linux, wanted: &[&Sysctl]) -> Result<Vec<Object>>
 pub(super) fn write(kernel: &Linux, setting: &Sysctl) -> Result<()> {
     let write = || fs::write(path(setting), &setting.value);
     let outcome = match setting.place {
-        Place::Host => forwarding::prepare(setting).and_then(|()| write()),
+        Place::Host => write(),
         Place::Sandbox => kernel.required_sandbox()?.visit(write)?,
     };
     outcome.map_err(failed("write", setting))

@@ -18,6 +18,39 @@ const DIRECTORIES: [&str; 5] =
 /// Read after all others by `sysctl --system`, by its own name only.
 const LAST: &str = "etc/sysctl.conf";
 
+/// What our file begins with.
+const HEADER: &str = "# What the networks of netcore need; written by `netctl repair-chains --persist`.\n";
+
+/// Whether there is a file of ours.
+pub(crate) fn is_persisted(root: &Path) -> bool {
+    path(root).exists()
+}
+
+/// Takes away what [`persist`] wrote; the file, or `None` if there is none.
+///
+/// # Errors
+/// [`Error::Conflict`] when the file is not of our writing, [`Error::File`].
+pub(crate) fn unpersist(root: &Path) -> Result<Option<PathBuf>> {
+    let path = path(root);
+    match fs::read_to_string(&path) {
+        Ok(text) if text.starts_with(HEADER) => {
+            fs::remove_file(&path).map_err(Error::file("remove", &path))?;
+            Ok(Some(path))
+        }
+        Ok(_) => Err(Error::Conflict {
+            object: path.display().to_string(),
+            found: "it does not begin as the file that was written".to_owned(),
+            way_out: "look at it, and remove it by hand".to_owned(),
+        }),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::file("read", path)(error)),
+    }
+}
+
+fn path(root: &Path) -> PathBuf {
+    root.join(DIRECTORIES[0]).join(NAME)
+}
+
 /// Writes `settings`, paths below `/proc/sys` and their values, so that they hold from the next start
 /// on; `root` is `/`. Returns the file.
 ///
@@ -25,23 +58,28 @@ const LAST: &str = "etc/sysctl.conf";
 /// [`Error::Conflict`] when a file that is read later says otherwise: nothing is written then, since
 /// it would not help. [`Error::File`] when a file cannot be read or written.
 pub(crate) fn persist(root: &Path, settings: &BTreeMap<String, String>) -> Result<PathBuf> {
-    let path = root.join(DIRECTORIES[0]).join(NAME);
+    let path = path(root);
     for later in later_files(root)? {
         let text = fs::read_to_string(&later).map_err(Error::file("read", &later))?;
         for (number, line) in text.lines().enumerate() {
             let Some((name, value)) = assignment(line) else { continue };
-            if settings.get(&name).is_some_and(|wanted| *wanted != value) {
+            let defeated = settings.iter().find(|(wanted, set)| **set != value && means(&name, wanted));
+            if let Some((wanted, set)) = defeated {
                 return Err(Error::Conflict {
-                    object: format!("{} = {} in {}", name.replace('/', "."), settings[&name], path.display()),
+                    object: format!("{} = {set} in {}", wanted.replace('/', "."), path.display()),
                     found: format!("line {} of {}, which is read later, says {value}", number + 1, later.display()),
                     way_out: "remove that line".to_owned(),
                 });
             }
         }
     }
-    let mut text = String::from("# What the networks of netcore need; written by `netctl repair-chains --persist`.\n");
-    for (name, value) in settings {
-        text += &format!("{} = {value}\n", name.replace('/', "."));
+    let mut text = HEADER.to_owned();
+    // What throws the switches of single interfaces comes before those.
+    let (single, all): (Vec<_>, Vec<_>) = settings.iter().partition(|(name, _)| is_of_one(name));
+    for (name, value) in all.into_iter().chain(single) {
+        // Dots, as everybody writes it, unless an interface's name has one.
+        let name = if name.contains('.') { name.clone() } else { name.replace('/', ".") };
+        text += &format!("{name} = {value}\n");
     }
     let directory = root.join(DIRECTORIES[0]);
     fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
@@ -97,6 +135,29 @@ fn assignment(line: &str) -> Option<(String, String)> {
     Some((name, value.trim().to_owned()))
 }
 
+/// Whether a setting is a single interface's.
+fn is_of_one(name: &str) -> bool {
+    name.contains("/conf/") && !name.contains("/conf/all/")
+}
+
+/// Whether `pattern`, as glob(7) has it as far as `*` goes, means the setting `name`, also under its
+/// other name.
+fn means(pattern: &str, name: &str) -> bool {
+    glob(pattern, name) || name == "net/ipv4/ip_forward" && glob(pattern, "net/ipv4/conf/all/forwarding")
+}
+
+/// A `*` stands for any text without a slash.
+fn glob(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((start, rest)) => {
+            let Some(after) = name.strip_prefix(start) else { return false };
+            let end = after.find('/').unwrap_or(after.len());
+            (0..=end).any(|skipped| after.get(skipped..).is_some_and(|after| glob(rest, after)))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +190,7 @@ mod tests {
             ("usr/lib/sysctl.d/99-sysctl.conf", "net.ipv4.ip_forward=0"),
             ("run/sysctl.d/zz.conf", " -net/ipv4/ip_forward = 0 "),
             ("etc/sysctl.conf", "net.ipv4.conf.all.forwarding = 0"),
+            ("etc/sysctl.d/99-z.conf", "-net.ipv4.conf.*.forwarding = 0"),
         ] {
             let root = tempfile::tempdir().unwrap();
             write(root.path(), file, &format!("; a comment\n{line}\n"));
@@ -136,6 +198,36 @@ mod tests {
             assert!(refusal.contains(&format!("line 2 of {}", root.path().join(file).display())), "{refusal}");
             assert!(!root.path().join("etc/sysctl.d/99-netcore.conf").exists());
         }
+    }
+
+    #[test]
+    fn what_is_off_for_one_interface_stays_off_behind_the_switch_of_all() {
+        let root = tempfile::tempdir().unwrap();
+        let mut settings = forward();
+        settings.insert("net/ipv4/conf/eth1.10/forwarding".to_owned(), "0".to_owned());
+        let path = persist(root.path(), &settings).unwrap();
+        let text = fs::read_to_string(path).unwrap();
+        assert!(text.ends_with("\nnet.ipv4.ip_forward = 1\nnet/ipv4/conf/eth1.10/forwarding = 0\n"), "{text}");
+    }
+
+    #[test]
+    fn what_was_written_is_taken_back_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(unpersist(root.path()).unwrap(), None);
+        let path = persist(root.path(), &forward()).unwrap();
+        assert!(is_persisted(root.path()));
+        assert_eq!(unpersist(root.path()).unwrap(), Some(path.clone()));
+        assert!(!path.exists());
+        write(root.path(), "etc/sysctl.d/99-netcore.conf", "net.ipv4.ip_forward=0\n");
+        unpersist(root.path()).unwrap_err();
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_star_stands_for_one_part_of_a_name() {
+        assert!(glob("net/ipv4/conf/*/forwarding", "net/ipv4/conf/eth0.1/forwarding"));
+        assert!(glob("net/ipv4/conf/e*0/*", "net/ipv4/conf/eth0/forwarding"));
+        assert!(!glob("net/*/forwarding", "net/ipv4/conf/eth0/forwarding") && !glob("net/*", "kernel/panic"));
     }
 
     #[test]

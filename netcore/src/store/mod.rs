@@ -8,12 +8,14 @@
 //!                                                      networks share
 //! /run/netcore/NETWORK/network.lock                    shared while an attachment changes,
 //!                                                      exclusive while what they share goes
+//! /run/netcore.switches                                the [`Ledger`] of the host's settings
 //! ```
 //!
 //! The mode is part of the name because several plugins of one chain may attach the same
 //! interface of the same container to the same network, each in its own way.
 
 mod drop_in;
+mod ledger;
 mod lock;
 
 use std::fs;
@@ -25,7 +27,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::model::{Attachment, AttachmentId, Lease, Mode, Name, Network};
 
-pub(crate) use drop_in::persist;
+pub(crate) use drop_in::{is_persisted, persist, unpersist};
+pub use ledger::{HeldLedger, Ledger, Switched};
 pub use lock::Lock;
 
 /// Where records live unless told otherwise.
@@ -108,6 +111,25 @@ impl Store {
     /// [`Error::File`].
     pub fn lock_host(&self) -> Result<Lock> {
         Lock::exclusive(&self.host_lock())
+    }
+
+    /// Whether anything is remembered of the host's settings.
+    #[must_use]
+    pub fn has_ledger(&self) -> bool {
+        self.ledger_path().exists()
+    }
+
+    /// Waits for, and takes, what is remembered of the host's settings.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn ledger(&self) -> Result<HeldLedger> {
+        HeldLedger::take(self.ledger_path())
+    }
+
+    /// Beside the records, so that a directory without networks is empty.
+    fn ledger_path(&self) -> PathBuf {
+        self.directory.with_extension("switches")
     }
 
     /// The record of `id` on `network`, if there is one.

@@ -20,6 +20,8 @@ pub struct Losses {
     bared: BTreeSet<u32>,
     /// Links, by index, that have gone.
     gone: BTreeSet<u32>,
+    /// Whether forwarding was switched on for all interfaces.
+    thrown: bool,
     /// Who changed the rule set last.
     culprit: Option<Culprit>,
 }
@@ -49,6 +51,18 @@ impl Losses {
     /// Has everything looked at, because of `reason`.
     pub fn everything(&mut self, reason: impl Into<String>) {
         self.reasons.insert(reason.into());
+    }
+
+    /// Forwarding was switched on everywhere, also where it was off.
+    pub(super) fn thrown(&mut self) {
+        self.thrown = true;
+        self.everything("forwarding was switched on everywhere");
+    }
+
+    /// Whether forwarding was switched on for all interfaces, and so for those where it was off.
+    #[must_use]
+    pub fn threw_all(&self) -> bool {
+        self.thrown
     }
 
     /// Whether everything has to be looked at, and why.
@@ -113,6 +127,7 @@ impl Losses {
         self.marks.extend(other.marks);
         self.ports.extend(other.ports);
         self.bared.extend(other.bared);
+        self.thrown |= other.thrown;
         self.culprit = other.culprit.or(self.culprit.take());
     }
 }

@@ -19,6 +19,8 @@ use std::time::Duration;
 use nftnl_sys::libc;
 
 pub use losses::{Culprit, Losses};
+pub(super) use routing::{NETCONFA_FORWARDING, NETCONFA_IFINDEX};
+pub(super) use socket::{Message, attribute};
 
 use self::socket::Socket;
 use super::linux::Linux;

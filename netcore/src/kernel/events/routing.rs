@@ -27,8 +27,8 @@ pub(super) const RTM_NEWNETCONF: u16 = 80;
 /// the interface, and the switch, which is the second attribute.
 pub(super) const FORWARDING_ALONE: u32 = 36;
 pub(super) const SECOND_ATTRIBUTE: u32 = 28;
-const NETCONFA_IFINDEX: u16 = 1;
-pub(super) const NETCONFA_FORWARDING: u16 = 2;
+pub(in crate::kernel) const NETCONFA_IFINDEX: u16 = 1;
+pub(in crate::kernel) const NETCONFA_FORWARDING: u16 = 2;
 /// `NETCONFA_IFINDEX_ALL`, `NETCONFA_IFINDEX_DEFAULT`.
 const ALL: i32 = -1;
 const DEFAULT: i32 = -2;
@@ -94,7 +94,7 @@ fn switch(body: &[u8], losses: &mut Losses) {
     let (Some(index), Some(on)) = (value(NETCONFA_IFINDEX), value(NETCONFA_FORWARDING)) else { return };
     match (index, on) {
         (DEFAULT, _) => {}
-        (ALL, 1..) => losses.everything("forwarding was switched on everywhere"),
+        (ALL, 1..) => losses.thrown(),
         (_, 0) => losses.everything("forwarding was switched off"),
         _ => {}
     }

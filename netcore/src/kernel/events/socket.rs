@@ -75,17 +75,18 @@ impl Socket {
 
 /// A notification (`struct nlmsghdr` and what follows it).
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Message<'a> {
+pub(in crate::kernel) struct Message<'a> {
     /// What happened.
-    pub(super) kind: u16,
+    pub(in crate::kernel) kind: u16,
     /// The port of the socket by which it was asked for; 0 where the kernel does not say.
     pub(super) port: u32,
     /// What follows the header.
-    pub(super) body: &'a [u8],
+    pub(in crate::kernel) body: &'a [u8],
 }
 
 impl<'a> Message<'a> {
-    fn each(mut bytes: &'a [u8], read: &mut impl FnMut(Self)) {
+    /// Reads one after the other.
+    pub(in crate::kernel) fn each(mut bytes: &'a [u8], read: &mut impl FnMut(Self)) {
         while let Some(header) = bytes.first_chunk::<NETLINK_HEADER_LEN>() {
             let word = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
             let length = word(0) as usize;
@@ -110,7 +111,7 @@ pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
 }
 
 /// The value of the attribute `kind` in `bytes`.
-pub(super) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+pub(in crate::kernel) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find_map(|(found, value)| (found == kind).then_some(value))
 }
 

@@ -1,0 +1,223 @@
+//! Switching the host to forwarding, and back: what was before is written down first, what somebody
+//! has switched off for single interfaces stays off, and nothing is left switched behind the last
+//! network.
+//!
+//! The switch of the whole host throws those of all interfaces (Documentation/networking/ip-sysctl.rst),
+//! and does not remember what they were. So the ledger does.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use super::Engine;
+use crate::apply::apply_each;
+use crate::error::{Error, Result};
+use crate::kernel::Kernel;
+use crate::model::{Object, Place, Sysctl};
+use crate::plan::{Step, plan_around};
+use crate::store::{self, HeldLedger, Switched};
+
+/// The switches of the whole host, and whether they are IPv6's.
+const OF_ALL: [(&str, bool); 2] = [("net/ipv4/ip_forward", false), ("net/ipv6/conf/all/forwarding", true)];
+
+/// A change of switches under way; the ledger is held until it is done.
+pub(super) struct Switching {
+    ledger: HeldLedger,
+    /// Single interfaces' switches that are to be on.
+    on: HashSet<String>,
+}
+
+impl<K: Kernel> Engine<K> {
+    /// Prepares for what `steps` switch, on the way to `wanted`: writes down what was, and sees to it
+    /// that the host keeps its ways out. Nothing if they switch nothing.
+    pub(super) async fn before_switching(
+        &self,
+        kernel: &K,
+        steps: &[Step],
+        wanted: &[Object],
+    ) -> Result<Option<Switching>> {
+        let switched: Vec<(&Sysctl, &Sysctl)> = steps.iter().filter_map(switch).collect();
+        let of_all = |ipv6: bool| OF_ALL.iter().find(|(_, family)| *family == ipv6).map(|(name, _)| *name);
+        let asks = |name: &str| settings(wanted).any(|setting| setting.name == name && setting.value == "1");
+        let concerned = settings(wanted).any(|setting| OF_ALL.iter().any(|(name, _)| *name == setting.name));
+        if switched.is_empty() && (!concerned || self.store.has_ledger()) {
+            return Ok(None);
+        }
+        let mut ledger = self.store.ledger()?;
+        let on = settings(wanted).filter(|setting| setting.value == "1").map(|setting| setting.name.clone()).collect();
+        for ipv6 in [false, true] {
+            let Some(name) = of_all(ipv6).filter(|name| asks(name)) else { continue };
+            if !switched.iter().any(|(_, setting)| setting.name == name) {
+                self.remember_off(kernel, &mut ledger, ipv6)?;
+                continue;
+            }
+            // With the switch of all off, what is on was switched on by somebody, and what is off then
+            // means something, too.
+            let singles = kernel.forwarding_switches(ipv6)?;
+            if singles.iter().any(|single| single.value == "1") {
+                let (on, off): (Vec<_>, Vec<_>) = singles.into_iter().partition(|single| single.value == "1");
+                ledger.ledger.off.extend(off.into_iter().map(|single| single.name));
+                ledger.ledger.on_before.extend(on.into_iter().map(|single| single.name));
+            }
+            ledger.ledger.throwing = true;
+        }
+        // 0 is somebody's own choice, and whoever chose it brings the routes by other means.
+        let mut ways_out = Vec::new();
+        if switched.iter().any(|(_, setting)| of_all(true) == Some(&setting.name) && setting.value == "1") {
+            ways_out = kernel.advertised_ways_out()?;
+            ways_out.retain(|setting| setting.value == "1");
+        }
+        for (was, setting) in &switched {
+            note(&mut ledger, was, &setting.value);
+        }
+        for was in &ways_out {
+            note(&mut ledger, was, "2");
+        }
+        ledger.save()?;
+        for was in ways_out {
+            let setting = Sysctl { value: "2".to_owned(), ..was.clone() };
+            kernel.update(&Object::Sysctl(was), &Object::Sysctl(setting)).await?;
+        }
+        Ok(Some(Switching { ledger, on }))
+    }
+
+    /// Ends what [`before_switching`](Self::before_switching) began: what was off and should be is
+    /// switched off again. The steps that did it, each with what became of it.
+    pub(super) async fn after_switching(
+        &self,
+        kernel: &K,
+        switching: Option<Switching>,
+    ) -> Result<Vec<(Step, Result<()>)>> {
+        let Some(Switching { mut ledger, on }) = switching else { return Ok(Vec::new()) };
+        if !ledger.ledger.throwing {
+            return Ok(Vec::new());
+        }
+        let wanted = ledger.ledger.off.iter().filter(|name| !on.contains(*name)).map(|name| off(name)).collect();
+        let done = rewrite(kernel, wanted).await?;
+        ledger.ledger.throwing = false;
+        ledger.save()?;
+        Ok(done)
+    }
+
+    /// Switches off again what the ledger knows to have been off, if `thrown`, or if whoever threw the
+    /// switch of all died over it; otherwise remembers what is off now. Once for each look.
+    pub(super) async fn keep_off(
+        &self,
+        kernel: &K,
+        wanted: &[Object],
+        thrown: bool,
+    ) -> Result<Vec<(Step, Result<()>)>> {
+        let asked: Vec<bool> = OF_ALL
+            .iter()
+            .filter(|(name, _)| settings(wanted).any(|setting| setting.name == *name))
+            .map(|(_, ipv6)| *ipv6)
+            .collect();
+        if asked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut ledger = self.store.ledger()?;
+        if thrown || ledger.ledger.throwing {
+            ledger.ledger.throwing = true;
+            let on = settings(wanted).filter(|setting| setting.value == "1").map(|setting| setting.name.clone());
+            return self.after_switching(kernel, Some(Switching { ledger, on: on.collect() })).await;
+        }
+        let before = ledger.ledger.clone();
+        for ipv6 in asked {
+            self.remember_off(kernel, &mut ledger, ipv6)?;
+        }
+        if ledger.ledger != before || !self.store.has_ledger() {
+            ledger.save()?;
+        }
+        Ok(Vec::new())
+    }
+
+    /// Puts what was switched back to what it was, if it still is as we set it, and forgets about it,
+    /// unless anybody is attached to anything.
+    pub(super) async fn switch_back(&self) -> Result<()> {
+        // A record that cannot be understood may need them, and who has them set at every start wants them
+        // to be.
+        let persisted = store::is_persisted(Path::new("/"));
+        if !self.store.has_ledger() || persisted || self.store.any(|_| true).unwrap_or(true) {
+            return Ok(());
+        }
+        let ledger = self.store.ledger()?;
+        let mut back: Vec<(Sysctl, Sysctl)> = Vec::new();
+        for (name, switched) in &ledger.ledger.switched {
+            let set = setting(name, &switched.set);
+            back.push((set, setting(name, &switched.was)));
+        }
+        // The switch of all throws the others, so it goes first.
+        back.sort_by_key(|(set, _)| !OF_ALL.iter().any(|(name, _)| *name == set.name));
+        let (mut errors, mut gone_back) = (Vec::new(), Vec::new());
+        for (set, was) in back {
+            let seen = self.kernel.observe(&[Object::Sysctl(set.clone())]).await?;
+            if settings(&seen.0).any(|seen| *seen == set) {
+                match self.kernel.update(&Object::Sysctl(set.clone()), &Object::Sysctl(was.clone())).await {
+                    Ok(()) => gone_back.push((set, was)),
+                    Err(error) => errors.push(error),
+                }
+            }
+        }
+        if gone_back.iter().any(|(set, _)| OF_ALL.iter().any(|(name, _)| *name == set.name)) {
+            let wanted = ledger.ledger.on_before.iter().map(|name| setting(name, "1")).map(Object::Sysctl).collect();
+            errors.extend(rewrite(&self.kernel, wanted).await?.into_iter().filter_map(|(_, done)| done.err()));
+        }
+        // Somebody may have been attached who saw the switches as they were: they come back on for them.
+        if self.store.any(|_| true).unwrap_or(true) {
+            for (set, was) in gone_back {
+                errors.extend(self.kernel.update(&Object::Sysctl(was), &Object::Sysctl(set)).await.err());
+            }
+            return Error::from_list(errors);
+        }
+        Error::from_list(errors)?;
+        ledger.forget()
+    }
+
+    fn remember_off(&self, kernel: &K, ledger: &mut HeldLedger, ipv6: bool) -> Result<()> {
+        let family = if ipv6 { "net/ipv6/" } else { "net/ipv4/" };
+        let off = kernel.forwarding_switches(ipv6)?.into_iter().filter(|single| single.value == "0");
+        ledger.ledger.off.retain(|name| !name.starts_with(family));
+        ledger.ledger.off.extend(off.map(|single| single.name));
+        Ok(())
+    }
+}
+
+/// What a step switches, from what to what, if it switches a setting of the host.
+fn switch(step: &Step) -> Option<(&Sysctl, &Sysctl)> {
+    match step {
+        Step::Update { was, object: Object::Sysctl(setting), .. } if setting.place == Place::Host => {
+            settings(std::slice::from_ref(&**was)).next().map(|was| (was, setting))
+        }
+        _ => None,
+    }
+}
+
+/// The first value that was found counts: later ones may be ours, or between ours.
+fn note(ledger: &mut HeldLedger, was: &Sysctl, set: &str) {
+    let switched = ledger.ledger.switched.entry(was.name.clone());
+    let switched = switched.or_insert_with(|| Switched { was: was.value.clone(), set: String::new() });
+    switched.set = set.to_owned();
+}
+
+/// Gives those of `wanted` that are there and differ their values.
+async fn rewrite<K: Kernel>(kernel: &K, wanted: Vec<Object>) -> Result<Vec<(Step, Result<()>)>> {
+    let (mut steps, _) = plan_around(&wanted, &kernel.observe(&wanted).await?);
+    // An interface that has gone has no switch.
+    steps.retain(|step| matches!(step, Step::Update { .. }));
+    let done = apply_each(kernel, &steps).await;
+    Ok(steps.into_iter().zip(done).collect())
+}
+
+fn settings(objects: &[Object]) -> impl Iterator<Item = &Sysctl> {
+    objects.iter().filter_map(|object| match object {
+        Object::Sysctl(setting) if setting.place == Place::Host => Some(setting),
+        _ => None,
+    })
+}
+
+fn setting(name: &str, value: &str) -> Sysctl {
+    Sysctl { place: Place::Host, name: name.to_owned(), value: value.to_owned() }
+}
+
+fn off(name: &str) -> Object {
+    Object::Sysctl(setting(name, "0"))
+}
