@@ -34,6 +34,22 @@ impl Contender {
         contender
     }
 
+    /// Where it all happens.
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// A container that publishes all of `ports` as its port 80.
+    pub(crate) fn publish(&self, ports: std::ops::Range<u16>) -> Netns {
+        let netns = self.host.netns("many");
+        let mut attachment = self.network.attachment(&netns);
+        for port in ports {
+            attachment = attachment.publish(Publish::tcp(port, 80));
+        }
+        self.add(&mut attachment);
+        netns
+    }
+
     /// Makes what the first ADD makes: the bridge and the tables. Not counted.
     fn warm(&self) {
         for _ in 0..3 {
@@ -106,7 +122,8 @@ impl Contender {
         (added, deleted)
     }
 
-    fn fill(&self, crowd: usize) {
+    /// Attaches so many containers, by four threads.
+    pub(crate) fn fill(&self, crowd: usize) {
         let namespaces: Vec<Netns> = (0..crowd).map(|number| self.host.netns(&format!("f{number}"))).collect();
         let numbered: Vec<(&Netns, u16)> = namespaces.iter().zip(10_000..).collect();
         thread::scope(|scope| {

@@ -2,14 +2,17 @@
 //! operations on the same machine in the same minute, turn by turn, as whole processes, which is
 //! how a runtime pays for them.
 //!
-//! `bench [--quick] [--json] [--iterations N]`; `make bench` runs it.
+//! `bench [--quick] [--json] [--iterations N] [--only PART]`, PART being plugins, repair, watch or
+//! ports; `make bench` runs it.
 
 mod contender;
 mod measure;
+mod ports;
 mod report;
 mod scenario;
+mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use contender::Contender;
@@ -22,11 +25,12 @@ struct Options {
     quick: bool,
     json: bool,
     iterations: usize,
+    only: Option<String>,
 }
 
 impl Options {
     fn parse() -> Result<Self, String> {
-        let mut options = Self { quick: false, json: false, iterations: 0 };
+        let mut options = Self { quick: false, json: false, iterations: 0, only: None };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
@@ -37,13 +41,18 @@ impl Options {
                     let wrong = || format!("--iterations {count:?}: a number of at least 1 is needed");
                     options.iterations = count.parse().ok().filter(|count| *count > 0).ok_or_else(wrong)?;
                 }
-                other => return Err(format!("{other:?} is not --quick, --json or --iterations N")),
+                "--only" => options.only = arguments.next(),
+                other => return Err(format!("{other:?} is not --quick, --json, --iterations N or --only PART")),
             }
         }
         if options.iterations == 0 {
             options.iterations = if options.quick { 10 } else { 100 };
         }
         Ok(options)
+    }
+
+    fn wants(&self, part: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only == part)
     }
 
     /// How many containers there are already.
@@ -71,26 +80,46 @@ fn main() -> ExitCode {
     // Leases go to the disk that programs are built on: what syncing them costs is part of it.
     let leases = Leases::beside_this_program();
     let mut report = Report::new(options.iterations);
-    for scenario in Scenario::ALL {
-        for &crowd in options.crowds(scenario) {
-            eprintln!("bench: {}, {crowd} containers", scenario.name());
-            let pair = [
-                Contender::new("ours", &binaries::under_test(), scenario, &leases.0, crowd),
-                Contender::new("reference", &reference, scenario, &leases.0, crowd),
-            ];
-            one_by_one(&pair, &options, scenario, crowd, &mut report);
-            if crowd == 0 && scenario.has_crowds() {
-                sixteen_at_a_time(&pair, &options, scenario, &mut report);
-            }
-        }
+    if options.wants("plugins") {
+        plugins(&reference, &options, &leases, &mut report);
     }
-    repair(&options, &leases, &mut report);
+    if options.wants("repair") {
+        repair(&options, &leases, &mut report);
+    }
+    if options.wants("watch") {
+        let crowd = if options.quick { 100 } else { 1000 };
+        eprintln!("bench: watch, {crowd} containers");
+        watch::heal(&leases.0, crowd, &mut report);
+        watch::storm(&leases.0, crowd, &mut report);
+    }
+    if options.wants("ports") {
+        let ports = if options.quick { 1000 } else { 10_000 };
+        eprintln!("bench: {ports} ports");
+        ports::compare(&leases.0, ports, options.iterations.min(20), &mut report);
+    }
     if options.json {
         println!("{}", report.json())
     } else {
         println!("{report}")
     }
     ExitCode::SUCCESS
+}
+
+/// ADD and DEL of every mode.
+fn plugins(reference: &Path, options: &Options, leases: &Leases, report: &mut Report) {
+    for scenario in Scenario::ALL {
+        for &crowd in options.crowds(scenario) {
+            eprintln!("bench: {}, {crowd} containers", scenario.name());
+            let pair = [
+                Contender::new("ours", &binaries::under_test(), scenario, &leases.0, crowd),
+                Contender::new("reference", reference, scenario, &leases.0, crowd),
+            ];
+            one_by_one(&pair, options, scenario, crowd, report);
+            if crowd == 0 && scenario.has_crowds() {
+                sixteen_at_a_time(&pair, options, scenario, report);
+            }
+        }
+    }
 }
 
 /// One ADD and one DEL after the other, ours and theirs by turns.

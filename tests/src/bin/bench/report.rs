@@ -102,6 +102,14 @@ impl Report {
         self.rows.push(Row { scenario, what, unit: Unit::PerSecond, ours, reference, goal });
     }
 
+    /// Times of the same thing under two circumstances, and how much of the second's the first may be
+    /// at most, as a fraction of one.
+    pub(crate) fn times(&mut self, scenario: &str, what: &str, samples: [&[Sample]; 2], parts: f64) {
+        let [ours, reference] = samples.map(|samples| quantile(&sorted(samples, |sample| sample.wall), 50));
+        let (scenario, what) = (scenario.to_owned(), what.to_owned());
+        self.rows.push(Row { scenario, what, unit: Unit::Milliseconds, ours, reference, goal: Goal::Fraction(parts) });
+    }
+
     /// Times of something that only we do, and the most milliseconds it may take.
     pub(crate) fn own(&mut self, scenario: &str, what: &str, times: Vec<Duration>, most: Option<f64>) {
         let mut times: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1000.0).collect();
