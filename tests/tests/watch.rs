@@ -193,6 +193,23 @@ fn a_supervisor_is_told_how_it_is_and_it_ends_when_it_is_told() {
     assert!(watching.said().ends_with("stopped\n"), "{}", watching.said());
 }
 
+/// What its unit leaves it.
+#[test]
+fn the_capabilities_of_its_unit_are_enough() {
+    let unit = include_str!("../../netctl/netctl-watch.service");
+    let capabilities = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).expect("a set");
+    let set: String = capabilities.split(' ').map(|name| name.replace("CAP_", ",+").to_lowercase()).collect();
+    let world = World::new();
+    let before = format!("exec() {{ command exec setpriv --no-new-privs --bounding-set=-all{set} \"$@\"; }}");
+    let watching = Watching::with(&world.host, &before, "--json");
+    wait_for("the watch has begun", PATIENCE, || !watching.events("watching").is_empty());
+    for damage in ["nft flush ruleset; sysctl -qw net.ipv4.ip_forward=0", "ip link del VETH", "ip link del web"] {
+        world.host.run(&damage.replace("VETH", &world.published.host_interface()));
+        world.answers_again(damage);
+    }
+    assert_eq!(watching.events("failed").len(), 0, "{}", watching.said());
+}
+
 #[test]
 fn without_permission_it_says_so() {
     let host = Host::new();
