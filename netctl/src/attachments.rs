@@ -1,7 +1,7 @@
-//! `ls` and `show`: what is attached, where, with which addresses and ports, and whether it is
-//! intact.
+//! `ls` and `show`: what is attached, where, with which addresses and ports, who shares whose
+//! namespace, and whether it is intact.
 
-use netcore::engine::Standing;
+use netcore::engine::{Share, Standing};
 use netcore::model::{AttachmentId, Name};
 use netcore::{Engine, Error};
 use serde::Serialize;
@@ -18,10 +18,28 @@ struct Listed {
     addresses: Vec<String>,
     publish: Vec<String>,
     netns: Option<String>,
+    /// In whose namespace it stands, in mode `container`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shares: Option<Shares>,
+    /// Who stands in its namespace: `NETWORK/CONTAINER/INTERFACE`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    guests: Vec<String>,
 }
 
-impl From<&Standing> for Listed {
-    fn from(standing: &Standing) -> Self {
+/// In whose namespace an attachment stands.
+#[derive(Serialize)]
+struct Shares {
+    /// The container, or the path, or the namespace's number where no more is known.
+    with: String,
+    /// Whether that is still attached, or there.
+    gone: bool,
+}
+
+impl Listed {
+    fn new(standing: &Standing, shares: &[Share]) -> Self {
+        let id = &standing.attachment.id;
+        let own = shares.iter().find(|share| share.network == standing.network.name && share.guest == *id);
+        let guests = shares.iter().filter(|share| share.owner.as_ref() == Some(&id.container) && !share.owner_is_gone);
         Self {
             network: standing.network.name.to_string(),
             attachment: standing.attachment.id.to_string(),
@@ -34,25 +52,41 @@ impl From<&Standing> for Listed {
                 .collect(),
             publish: standing.attachment.publish.iter().map(ToString::to_string).collect(),
             netns: standing.attachment.netns.as_ref().map(|path| path.display().to_string()),
+            shares: own.map(|share| Shares { with: share.with(), gone: share.owner_is_gone }),
+            guests: guests.map(|share| format!("{}/{}", share.network, share.guest)).collect(),
         }
+    }
+
+    /// `shares web-1`, `shared by own/box/eth0`
+    fn company(&self) -> Vec<(String, Tone)> {
+        let shares = self.shares.iter().map(|shares| match shares.gone {
+            true => (format!("shares {}, which is gone", shares.with), Tone::Bad),
+            false => plain(format_args!("shares {}", shares.with)),
+        });
+        shares
+            .chain((!self.guests.is_empty()).then(|| plain(format_args!("shared by {}", self.guests.join(" ")))))
+            .collect()
     }
 }
 
 /// Lists every attachment, or those of `network`.
 pub(crate) fn ls(engine: &Engine, network: Option<&Name>, json: bool) -> Result<Exit, Failure> {
     let (standing, faults) = engine.attachments(network)?;
-    let listed: Vec<Listed> = standing.iter().map(Listed::from).collect();
+    let shares = engine.shares()?;
+    let listed: Vec<Listed> = standing.iter().map(|standing| Listed::new(standing, &shares)).collect();
     if json {
         output::json(&listed)?;
     } else {
         let row = |listed: &Listed| {
-            vec![
+            let mut row = vec![
                 plain(&listed.network),
                 plain(&listed.attachment),
                 plain(listed.mode),
                 plain(listed.addresses.join(" ")),
                 plain(listed.publish.join(" ")),
-            ]
+            ];
+            row.extend(listed.company());
+            row
         };
         output::table(&listed.iter().map(row).collect::<Vec<_>>())?;
     }
@@ -80,6 +114,7 @@ pub(crate) async fn show(engine: &Engine, name: &str, json: bool) -> Result<Exit
     let wanted = Wanted::parse(name)?;
     let (standing, faults) = engine.attachments(wanted.network.as_ref())?;
     faults.iter().for_each(|fault| eprintln!("netctl: {fault}"));
+    let shares = engine.shares()?;
     let mut shown = Vec::new();
     for standing in standing.iter().filter(|standing| wanted.means(&standing.attachment.id)) {
         let drift = match engine.check(&standing.network, &standing.attachment.id).await {
@@ -94,7 +129,7 @@ pub(crate) async fn show(engine: &Engine, name: &str, json: bool) -> Result<Exit
             None => route.dst.to_string(),
         });
         shown.push(Shown {
-            listed: Listed::from(standing),
+            listed: Listed::new(standing, &shares),
             gateways: gateways.collect(),
             routes: routes.collect(),
             intact: drift.is_empty(),
@@ -102,7 +137,12 @@ pub(crate) async fn show(engine: &Engine, name: &str, json: bool) -> Result<Exit
         });
     }
     if shown.is_empty() {
-        let message = format!("{name} is not attached: `netctl ls` lists what is");
+        let left = shares.iter().filter(|share| share.owner.as_ref() == Some(&wanted.container));
+        let left: Vec<String> = left.map(|share| format!("{}/{}", share.network, share.guest)).collect();
+        let message = match left.is_empty() {
+            true => format!("{name} is not attached: `netctl ls` lists what is"),
+            false => format!("{name} is not attached; {} still shares its namespace", left.join(", ")),
+        };
         return Err(Failure { exit: Exit::Drift, message });
     }
     if json {
@@ -130,6 +170,7 @@ fn print(shown: &Shown) -> std::io::Result<()> {
     for (what, values) in lists {
         rows.extend(values.iter().map(|value| vec![plain(what), plain(value)]));
     }
+    rows.extend(listed.company().into_iter().map(|company| vec![plain("namespace"), company]));
     rows.push(vec![plain("state"), state]);
     rows.extend(shown.drift.iter().map(|drift| vec![plain(""), (drift.clone(), Tone::Bad)]));
     output::table(&rows)

@@ -49,6 +49,7 @@ const DAMAGE: &[(At, &str, &[&str])] = &[
     (Container, "ip link set eth0 address 02:00:00:00:00:99", &["eth0", "02:00:00:00:00:99"]),
     (Container, "ip link set eth0 down; ip link set eth0 name eth9; ip link set eth9 up", &["eth0"]),
     (OnHost, "ip link del VETH", &["VETH"]),
+    (OnHost, "ip link set VETH down; ip link set VETH name wire; ip link set wire up", &["VETH"]),
     (OnHost, "ip link set VETH down", &["VETH", "down"]),
     (OnHost, "ip link set VETH nomaster", &["VETH", "web"]),
     (OnHost, "ip link set VETH mtu 1300", &["VETH", "1300", "1400"]),
@@ -277,6 +278,18 @@ fn del_works_when_half_of_it_is_gone_already() {
         host.run(&format!("ip link del {}", attachment.host_interface()));
         host.run("nft flush map inet netcore publish4_at 2>/dev/null || true; rm /var/lib/cni/networks/web/10.20.0.3");
         attachment.del().unwrap();
+    });
+}
+
+#[test]
+fn del_finds_a_link_that_was_renamed() {
+    detached_by(|host, netns, attachment| {
+        let veth = attachment.host_interface();
+        netns.run("ip link set eth0 down; ip link set eth0 name wan; ip link set wan up");
+        attachment.check().expect_err("eth0 is wan");
+        host.run(&format!("ip link set {veth} down; ip link set {veth} name wire; ip link set wire up"));
+        attachment.del().unwrap();
+        assert_eq!(netns.run("ip -br link show type veth"), "");
     });
 }
 

@@ -6,6 +6,7 @@ use std::sync::Barrier;
 use std::thread;
 
 use netcore_tests::features::Feature;
+use netcore_tests::netctl::netctl;
 use netcore_tests::podman::Podman;
 use netcore_tests::traffic::{nobody_answers, ping, serve, who_answers};
 use netcore_tests::{Attachment, Cni, Failure, Host, Netns, Network, Snapshot, needs, skip, traffic};
@@ -319,6 +320,30 @@ fn the_default_master_is_the_default_routes() {
 }
 
 #[test]
+fn a_plan_knows_the_default_master_and_the_vlan_that_is_to_be_made() {
+    let lan = Lan::new();
+    let plan = |name: &str, settings: Value, arguments: &str| {
+        let conflist = network(name, settings).conflist();
+        lan.host.enter(|| std::fs::write("/run/lan.conflist", conflist).unwrap());
+        let before = lan.host.snapshot();
+        let told = netctl(&lan.host, &format!("plan /run/lan.conflist {arguments}"));
+        before.assert_same(&lan.host.snapshot(), "after a plan");
+        told
+    };
+    let told = plan("lan", json!({ "master": "", "hostAccess": true }), "").ended(0);
+    assert!(told.says(&["lease 192.0.2.100/24"]), "{}", told.text);
+    assert!(told.says(&["create link eth0 (container) on eth0"]), "{}", told.text);
+    assert!(told.says(&["create route 192.0.2.100/32"]), "{}", told.text);
+    let told = plan("vlan", json!({ "master": "eth0.10" }), "").ended(0);
+    assert!(told.says(&["create VLAN 10 of eth0 as eth0.10"]), "{}", told.text);
+    let told = plan("vlan", json!({ "master": "eth9" }), "").ended(3);
+    assert!(told.says(&["master", "eth9"]), "{}", told.text);
+    lan.host.run("ip route del default");
+    let told = plan("lan", json!({ "master": "" }), "").ended(3);
+    assert!(told.says(&["master", "default route"]), "{}", told.text);
+}
+
+#[test]
 fn a_master_in_the_container() {
     let lan = Lan::new();
     let network = lan.network(json!({ "linkInContainer": true, "master": "wire" }));
@@ -401,6 +426,23 @@ fn del_succeeds_whatever_is_gone() {
     attachment.del().unwrap();
     let after = lan.host.snapshot();
     assert_eq!(after.count("file /run/netcore") + after.count("file /var/lib/cni"), 0, "{after}");
+}
+
+/// Its name is the container's to change, its mark is not.
+#[test]
+fn a_link_that_was_renamed_is_missed_by_check_and_found_by_del() {
+    let lan = Lan::new();
+    let before = lan.host.snapshot();
+    let network = lan.network(json!({ "hostAccess": true }));
+    let netns = lan.host.netns("box");
+    let attachment = network.attachment(&netns).added();
+    netns.run("ip link set eth0 down; ip link set eth0 name wan; ip link set wan up; ip link add eth0 type bridge");
+    assert!(attachment.check().expect_err("eth0 is wan").says("eth0"));
+    attachment.del().unwrap();
+    assert_eq!(netns.run("ip -o link show type macvlan"), "", "ours is gone");
+    netns.run("ip link show eth0"); // and that of somebody else is not
+    netns.remove();
+    nothing_left(&before, &lan.host);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, TcpListener, UdpSocket};
 
+use netcore_tests::netctl::netctl;
 use netcore_tests::traffic::{nobody_answers, serve, who_answers};
 use netcore_tests::{Attachment, Cni, Host, Netns, Network, Outside, Publish};
 use serde_json::{Value, json};
@@ -335,6 +336,58 @@ fn whatever_goes_first_the_rest_follows() {
         }
         nobody_answers(&host, LOOPBACK, 80);
     }
+}
+
+#[test]
+fn an_operator_is_told_who_shares_with_whom_and_who_was_left() {
+    let host = Host::new();
+    let _outside = host.outside();
+    let (owners, guests, others) = (host.netns("web-1"), host.netns("box"), host.netns("other"));
+    let owner = web(&host).attachment(&owners).added();
+    let alone = web(&host).attachment(&others).added();
+    let guest = shared(&host, json!("web-1")).attachment(&guests).added();
+    let path = host.netns("by-path");
+    let by_path = shared(&host, json!("/run/netns/web-1")).attachment(&path).added();
+
+    let told = netctl(&host, "ls").ended(0);
+    assert!(told.says(&["shared", "box/eth0", "container", "shares web-1"]), "{}", told.text);
+    assert!(told.says(&["web-1/eth0", "shared by shared/box/eth0 shared/by-path/eth0"]), "{}", told.text);
+    assert!(!told.says(&["other/eth0", "share"]), "{}", told.text);
+    assert!(netctl(&host, "show box").ended(0).says(&["namespace", "shares web-1"]));
+    assert!(netctl(&host, "show web-1").ended(0).says(&["namespace", "shared by shared/box/eth0"]));
+    let listed = netctl(&host, "ls --network web --json").ended(0).json();
+    assert_eq!(listed.as_array().map(Vec::len), Some(2), "{listed}");
+    let of = |container: &str| {
+        let found = listed.as_array().unwrap().iter().find(|one| one["attachment"] == format!("{container}/eth0"));
+        found.unwrap()["guests"].clone()
+    };
+    assert_eq!(of("web-1"), json!(["shared/box/eth0", "shared/by-path/eth0"]));
+    assert_eq!(of("other"), Value::Null);
+
+    // The owner goes, and its guests do not.
+    owner.del().unwrap();
+    let told = netctl(&host, "ls").ended(0);
+    assert!(told.says(&["box/eth0", "shares web-1, which is gone"]), "{}", told.text);
+    assert!(netctl(&host, "show by-path").ended(0).says(&["shares web-1, which is gone"]));
+    let told = netctl(&host, "show box --json").ended(0).json();
+    assert_eq!((&told[0]["shares"], &told[0]["intact"]), (&json!({ "with": "web-1", "gone": true }), &json!(true)));
+    let told = netctl(&host, "show web-1").ended(1);
+    assert!(
+        told.complaint.contains("shared/box/eth0, shared/by-path/eth0 still shares its namespace"),
+        "{}",
+        told.complaint
+    );
+
+    // Another one of the same name is not the one they share with.
+    clean_up(&host, owners);
+    let owners = host.netns("web-1");
+    let owner = web(&host).attachment(&owners).added();
+    assert!(netctl(&host, "ls").ended(0).says(&["box/eth0", "shares web-1, which is gone"]));
+    assert!(!netctl(&host, "show web-1").ended(0).says(&["shared by"]));
+    for attachment in [guest, by_path, owner, alone] {
+        attachment.del().unwrap();
+    }
+    assert_eq!(netctl(&host, "ls").ended(0).text, "");
 }
 
 /// `/var/run/netns` is what runtimes say, `/run/netns` is what the kernel shows.

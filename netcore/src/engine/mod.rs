@@ -13,6 +13,7 @@ mod patience;
 mod preview;
 mod repair;
 mod resolve;
+mod shares;
 mod sharing;
 mod switches;
 mod watch;
@@ -27,7 +28,7 @@ use crate::ipam::{self, Ipam, Request};
 use crate::kernel::{Kernel, Linux};
 use crate::model::{
     Attachment, AttachmentId, IpamConfig, Key, Lease, Link, LinkKind, Mac, Mark, Name, NatRule, Network, Object, Phase,
-    Place,
+    Place, State,
 };
 use crate::peers::{self, Snapshots};
 use crate::plan::{Step, drift, plan, removal, to_observe};
@@ -38,6 +39,7 @@ pub use attached::{Attached, Interface};
 pub use preview::Preview;
 pub use repair::{Outcome, Repair, RepairOptions, Repaired};
 pub use watch::{Fight, Mended, Watch};
+pub use shares::Share;
 
 /// Attaches containers to networks, and looks after what it made.
 pub struct Engine<K: Kernel = Linux> {
@@ -336,7 +338,13 @@ impl<K: Kernel> Engine<K> {
                 Err(error) => return vec![error],
             }
         }
-        self.remove(netns, &own).await
+        let (kernel, actual) = match self.look_at(netns, &own).await {
+            Ok(seen) => seen,
+            Err(error) => return vec![error],
+        };
+        let mut errors = apply_all(&kernel, &removal(&own, &actual)).await;
+        errors.extend(self.remove_renamed(record, &own, &actual).await);
+        errors
     }
 
     /// What carries a mark of `network`, on the host and in `netns` if that is still there.
@@ -349,20 +357,43 @@ impl<K: Kernel> Engine<K> {
 
     /// Removes those of `objects` that are there and ours, those of the sandbox out of `netns`.
     async fn remove(&self, netns: Option<&Path>, objects: &[Object]) -> Vec<Error> {
+        match self.look_at(netns, objects).await {
+            Ok((kernel, actual)) => apply_all(&kernel, &removal(objects, &actual)).await,
+            Err(error) => vec![error],
+        }
+    }
+
+    /// Which of `objects` are there, and where they are to be removed from.
+    async fn look_at(&self, netns: Option<&Path>, objects: &[Object]) -> Result<(K, State)> {
         let looked_at = to_observe(objects);
         // A namespace is entered only for what does not go with the host's end of a link; one
         // that is gone has taken everything along.
         let netns = netns.filter(|_| looked_at.iter().any(|object| object.place() == Some(Place::Sandbox)));
         let kernel = match self.kernel.enter(netns).await {
-            Err(_) if netns.is_some() => self.kernel.enter(None).await,
-            entered => entered,
+            Err(_) if netns.is_some() => self.kernel.enter(None).await?,
+            entered => entered?,
         };
-        let observed = match &kernel {
-            Ok(kernel) => kernel.observe(&looked_at).await.map(|actual| (kernel, actual)),
-            Err(_) => return kernel.err().into_iter().collect(),
-        };
-        match observed {
-            Ok((kernel, actual)) => apply_all(kernel, &removal(objects, &actual)).await,
+        let actual = kernel.observe(&looked_at).await?;
+        Ok((kernel, actual))
+    }
+
+    /// Removes those links among `own` that are not in `actual`, but there by other names: who
+    /// renames a link leaves its mark on it. A namespace that is gone has taken them along.
+    async fn remove_renamed(&self, record: &Record, own: &[Object], actual: &State) -> Vec<Error> {
+        let seen = actual.by_key();
+        let is_there = |link: &&Object| seen.get(&link.key()).is_some_and(|found| found.mark() == link.mark());
+        let links = own.iter().filter(|object| object.phase() == Phase::Links);
+        let missing: HashSet<&Mark> = links.filter(|link| !is_there(link)).filter_map(Object::mark).collect();
+        let Some(netns) = record.attachment.netns.as_deref().filter(|_| !missing.is_empty()) else { return Vec::new() };
+        let Ok(kernel) = self.kernel.enter(Some(netns)).await else { return Vec::new() };
+        match kernel.marked(&record.network.name).await {
+            Ok(mut found) => {
+                found.retain(|object| {
+                    object.phase() == Phase::Links && object.mark().is_some_and(|mark| missing.contains(mark))
+                });
+                let actual = State(found);
+                apply_all(&kernel, &removal(&actual.0, &actual)).await
+            }
             Err(error) => vec![error],
         }
     }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Engine, desired, request, validate};
+use super::{Engine, desired, request, resolve, validate};
 use crate::driver;
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
@@ -37,10 +37,13 @@ impl<K: Kernel> Engine<K> {
                 attachment: attachment.id.to_string(),
             });
         }
-        let (network, _) = self.locate(network).await?;
+        let (network, _) = self.locate(&resolve::resolve(&kernel, network).await?).await?;
         let network = &network;
         driver::curtail(network, &mut attachment);
         let mut record = Record::new(network.clone(), attachment);
+        if record.attachment.netns.is_some() {
+            record.lease = self.namespace_for(network, &record.attachment)?.map(Lease::sharing);
+        }
         if let Some(config) = &network.ipam {
             let untold = || Error::Unsupported {
                 field: "ipam.type".to_owned(),

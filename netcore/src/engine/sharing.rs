@@ -148,7 +148,7 @@ impl<K: Kernel> Engine<K> {
     }
 }
 
-fn shared(record: &Record) -> Option<&SharedNamespace> {
+pub(super) fn shared(record: &Record) -> Option<&SharedNamespace> {
     record.lease.as_ref()?.namespace.as_ref()
 }
 
