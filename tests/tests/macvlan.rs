@@ -472,7 +472,8 @@ mac() { nsenter --net="$CNI_NETNS" ip -br link show "$CNI_IFNAME" up | awk '{pri
 case $CNI_COMMAND in
 ADD) mac >/run/asked; grep -q : /run/asked || exit 1
      echo '{"cniVersion":"1.0.0","ips":[{"address":"192.0.2.77/24"}]}' ;;
-DEL) mac >/run/released ;;
+DEL) mac >/run/released
+     nsenter --net="$CNI_NETNS" ip -o addr show dev "$CNI_IFNAME" scope global >/run/answers ;;
 esac
 "#;
     lan.host.enter(|| {
@@ -484,7 +485,9 @@ esac
     let asked = lan.host.run("cat /run/asked");
     assert_eq!(one.netns.run("ip -br link show eth0 | awk '{print $3}'"), asked, "the MAC address stays");
     one.attachment.del().unwrap();
-    assert_eq!(lan.host.run("cat /run/released"), "", "the address is released once the link is gone");
+    assert_eq!(lan.host.run("cat /run/released"), asked, "the address is given back over the link");
+    assert_eq!(lan.host.run("cat /run/answers"), "", "when nothing answers to it any more");
+    assert_eq!(one.netns.run("ip -o link show type macvlan"), "");
 
     lan.host.run("sed -i 's/^ADD)/ADD) exit 1;/' /run/cni/bin/asks-over-the-link");
     refused(&lan, &network, "two", &["asks-over-the-link"]);

@@ -313,14 +313,37 @@ impl<K: Kernel> Engine<K> {
     /// Removes what is the attachment's own, then its lease, then its record: an address is free
     /// only once nothing answers to it any more, and the record goes when all is done.
     async fn withdraw(&self, record: &Record, locks: Locks) -> Vec<Error> {
-        let mut errors = self.dismantle(record).await;
+        // Who asked the network for an address (dhcp) gives it back over the link that carried it.
+        let by_delegate = matches!(record.network.ipam, Some(IpamConfig::Delegate(_)));
+        let mut errors = Vec::new();
+        if by_delegate {
+            let outcome = self.silence(record).await.and_then(|()| self.release(record));
+            errors.extend(outcome.err());
+        }
+        errors.extend(self.dismantle(record).await);
+        if errors.is_empty() && !by_delegate {
+            errors.extend(self.release(record).err());
+        }
         if errors.is_empty() {
-            errors.extend(self.give_back(record).err());
+            errors.extend(self.store.remove(&record.network, &record.attachment.id).err());
         }
         if errors.is_empty() {
             locks.attachment.remove();
         }
         errors
+    }
+
+    /// Takes the leased addresses off the container's link, so that nothing answers to them there.
+    async fn silence(&self, record: &Record) -> Result<()> {
+        let mut leased = desired(record).map(|desired| desired.attachment).unwrap_or_default();
+        leased.retain(|object| object.phase() == Phase::Addresses && object.place() == Some(Place::Sandbox));
+        let Some(netns) = record.attachment.netns.as_deref().filter(|_| !leased.is_empty()) else { return Ok(()) };
+        // What is gone answers to nothing.
+        let Ok(kernel) = self.kernel.enter(Some(netns)).await else { return Ok(()) };
+        let mut there = kernel.observe(&leased).await?.0;
+        there.retain(|object| leased.iter().any(|address| address.key() == object.key()));
+        let steps: Vec<Step> = there.into_iter().map(Step::Remove).collect();
+        Error::from_list(apply_all(&kernel, &steps).await)
     }
 
     async fn dismantle(&self, record: &Record) -> Vec<Error> {
@@ -398,11 +421,11 @@ impl<K: Kernel> Engine<K> {
         }
     }
 
-    fn give_back(&self, record: &Record) -> Result<()> {
-        if let Some(ipam) = self.ipam(&record.network)? {
-            ipam.release(&request(record))?;
+    fn release(&self, record: &Record) -> Result<()> {
+        match self.ipam(&record.network)? {
+            Some(ipam) => ipam.release(&request(record)),
+            None => Ok(()),
         }
-        self.store.remove(&record.network, &record.attachment.id)
     }
 
     /// A container on several networks publishes its ports by one of them. When that one is left,
