@@ -114,6 +114,16 @@ mod tests {
         }
 
         fn call(&self, verb: &str, container: &str, configuration: &Value) -> Result<Answer, Failure> {
+            self.told(verb, container, configuration, &mut String::new())
+        }
+
+        fn told(
+            &self,
+            verb: &str,
+            container: &str,
+            configuration: &Value,
+            told: &mut String,
+        ) -> Result<Answer, Failure> {
             let lookup = |name: &str| {
                 let value = match name {
                     "CNI_COMMAND" => verb,
@@ -128,14 +138,17 @@ mod tests {
             };
             let engine = Engine::new(self.kernel.clone(), Store::new(self.path("records")));
             let input = configuration.to_string();
-            serve::<Bridge, Host<Memory>>(lookup, input.as_bytes(), |delegate| Host::new(engine, delegate))
+            let tell = |text: &str| {
+                text.clone_into(told);
+                Ok(())
+            };
+            serve::<Bridge, Host<Memory>>(lookup, input.as_bytes(), tell, |delegate| Host::new(engine, delegate))
         }
 
         fn result(&self, container: &str, configuration: &Value) -> Value {
-            match self.call("ADD", container, configuration).unwrap() {
-                Answer::Print(text) => serde_json::from_str(&text).unwrap(),
-                other => panic!("{other:?}"),
-            }
+            let mut told = String::new();
+            self.told("ADD", container, configuration, &mut told).unwrap();
+            serde_json::from_str(&told).unwrap()
         }
 
         fn leases(&self) -> Vec<String> {

@@ -38,20 +38,24 @@ use crate::versions::Version;
 #[must_use]
 pub fn run<D: Driver>() -> ExitCode {
     failure::answer_panics();
-    let answer = serve::<D, _>(|name| env::var_os(name), stdin(), Host::open);
-    let (text, code) = match answer {
-        Ok(Answer::Done) => return ExitCode::SUCCESS,
-        Ok(Answer::Print(text)) => (text, ExitCode::SUCCESS),
+    let tell = |text: &str| {
+        let mut stdout = io::stdout();
+        writeln!(stdout, "{text}").and_then(|()| stdout.flush())
+    };
+    match serve::<D, _>(|name| env::var_os(name), stdin(), tell, Host::open) {
+        Ok(Answer::Done) => ExitCode::SUCCESS,
         Ok(Answer::Introduce) => {
             eprintln!("CNI plugin {} of netcore {}", D::TYPE, env!("CARGO_PKG_VERSION"));
             eprintln!("CNI protocol versions supported: {}", Version::list());
-            return ExitCode::SUCCESS;
+            ExitCode::SUCCESS
         }
-        Err(failure) => (failure.to_json(), ExitCode::FAILURE),
-    };
-    match writeln!(io::stdout(), "{text}") {
-        Ok(()) => code,
-        Err(_) => ExitCode::FAILURE,
+        Err(failure) => {
+            let text = failure.to_json();
+            if tell(&text).is_err() {
+                eprintln!("{text}");
+            }
+            ExitCode::FAILURE
+        }
     }
 }
 

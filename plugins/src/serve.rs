@@ -1,7 +1,7 @@
 //! One call, from its environment to its answer.
 
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{self, Read};
 
 use netcore::driver::{Driver, HostNamespace};
 use netcore::engine::Changed;
@@ -22,32 +22,38 @@ use crate::wishes;
 /// What a call leads to.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// Nothing to say.
+    /// What there was to say was told.
     Done,
-    /// For stdout.
-    Print(String),
     /// Nobody asked for anything: a person wants to know what this is.
     Introduce,
 }
 
-/// Answers the call that `lookup` (the environment) and `input` (stdin) make up. The kernel is
-/// reached through `open`, and only once everything that can be checked without it has been.
+/// Answers the call that `lookup` (the environment) and `input` (stdin) make up, and has what is
+/// for stdout told by `tell`. The kernel is reached through `open`, and only once everything that
+/// can be checked without it has been.
 ///
 /// # Errors
 /// The [`Failure`] to print instead.
 pub(crate) fn serve<D: Driver, V: Verbs>(
     lookup: impl Fn(&str) -> Option<OsString>,
     input: impl Read,
+    tell: impl FnOnce(&str) -> io::Result<()>,
     open: impl FnOnce(Option<Delegate>) -> Result<V>,
 ) -> Result<Answer, Failure> {
+    let tell = |text: &str| tell(text).map_err(untold);
     let Some(environment) = Environment::read(lookup)? else { return Ok(Answer::Introduce) };
     if environment.command == Command::Version {
         let version = Document::read(input).map_or(Version::LATEST, |document| document.version);
-        return Ok(Answer::Print(version.report()));
+        return Ok(tell(&version.report()).map(|()| Answer::Done)?);
     }
     let document = Document::read(input)?;
     let call = Call { environment: &environment, document: &document };
-    call.answer::<D, V>(open).map_err(|failure| failure.told_in(document.version))
+    call.answer::<D, V>(tell, open).map_err(|failure| failure.told_in(document.version))
+}
+
+/// A result that nobody hears is no success.
+fn untold(source: io::Error) -> Error {
+    Error::File { operation: "write the result to", path: "stdout".into(), source }
 }
 
 struct Call<'a> {
@@ -56,10 +62,14 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn answer<D: Driver, V: Verbs>(&self, open: impl FnOnce(Option<Delegate>) -> Result<V>) -> Result<Answer, Failure> {
+    fn answer<D: Driver, V: Verbs>(
+        &self,
+        tell: impl FnOnce(&str) -> Result<()>,
+        open: impl FnOnce(Option<Delegate>) -> Result<V>,
+    ) -> Result<Answer, Failure> {
         let open = |network: &Network| open(self.delegate(network));
         match &self.environment.command {
-            Command::Add(subject) => self.add::<D, V>(subject, open).map(Answer::Print),
+            Command::Add(subject) => self.add::<D, V>(subject, tell, open),
             Command::Del(subject) => {
                 let network = network_to_leave::<D>(self.document)?;
                 let verbs = open(&network)?;
@@ -92,15 +102,16 @@ impl Call<'_> {
                 Ok(Answer::Done)
             }
             // Answered before, without a document.
-            Command::Version => Ok(Answer::Print(Version::LATEST.report())),
+            Command::Version => Ok(Answer::Done),
         }
     }
 
     fn add<D: Driver, V: Verbs>(
         &self,
         subject: &Subject,
+        tell: impl FnOnce(&str) -> Result<()>,
         open: impl FnOnce(&Network) -> Result<V>,
-    ) -> Result<String, Failure> {
+    ) -> Result<Answer, Failure> {
         let network = network::<D>(self.document, &subject.arguments)?;
         let attachment = wishes::attachment(subject, self.document)?;
         let previous = self.document.previous()?;
@@ -122,7 +133,8 @@ impl Call<'_> {
             Some(previous) => previous.followed_by(own),
             None => own,
         };
-        success.to_json(self.document.version).map_err(|error| {
+        let told = success.to_json(self.document.version).and_then(|text| tell(&text));
+        told.map(|()| Answer::Done).map_err(|error| {
             // An answer that cannot be told is a failure, and a failed ADD leaves nothing behind.
             match verbs.detach(&network, &subject.id, subject.netns.as_deref()) {
                 Ok(()) => error.into(),

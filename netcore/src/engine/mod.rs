@@ -154,17 +154,21 @@ impl<K: Kernel> Engine<K> {
     {
         let attachment = Attachment::new(id.try_into()?, netns.map(Path::to_owned));
         let locks = self.lock(network, &attachment)?;
-        let record = match self.store.load(network, &attachment.id)? {
-            Some(record) => record,
-            None => Record::new(driver::anywhere(network), attachment),
-        };
+        let known = self.store.load(network, &attachment.id)?;
+        let is_known = known.is_some();
+        let record = known.unwrap_or_else(|| Record::new(driver::anywhere(network), attachment));
         let mut errors = self.withdraw(&record, locks).await;
         errors.extend(self.hand_over_ports(&record).await.err());
         let expendable = match desired(&record) {
-            Ok(desired) if driver::is_shared_for_a_time(&record.network) => desired.network,
-            _ => Vec::new(),
+            _ if !driver::is_shared_for_a_time(&record.network) => Ok(Vec::new()),
+            Ok(desired) if is_known => Ok(desired.network),
+            // Whoever detached the last one may have died before this.
+            _ => self.marked_as_shared(&record.network.name).await,
         };
-        errors.extend(self.tidy(&record.network, &expendable).await.err());
+        match expendable {
+            Ok(expendable) => errors.extend(self.tidy(&record.network, &expendable).await.err()),
+            Err(error) => errors.push(error),
+        }
         errors.extend(self.tidy_host(&record).await.err());
         Error::from_list(errors)
     }
@@ -234,6 +238,12 @@ impl<K: Kernel> Engine<K> {
         let mut stray = self.kernel.marked(&network.name).await?;
         stray.retain(|object| object.mark().is_some_and(|mark| *mark != shared && !survivors.contains(mark)));
         errors.extend(self.remove(None, &stray).await);
+        if driver::is_shared_for_a_time(network) {
+            match self.marked_as_shared(&network.name).await {
+                Ok(expendable) => errors.extend(self.tidy(network, &expendable).await.err()),
+                Err(error) => errors.push(error),
+            }
+        }
         if errors.is_empty()
             && let Some(ipam) = self.ipam(network)?
         {
@@ -445,6 +455,18 @@ impl<K: Kernel> Engine<K> {
             apply_shared(&self.kernel, &steps).await?;
         }
         Ok(())
+    }
+
+    /// What the attachments of `network` share, as far as its marks tell; nothing while there are
+    /// some.
+    async fn marked_as_shared(&self, network: &Name) -> Result<Vec<Object>> {
+        if self.store.has_attachments(network)? {
+            return Ok(Vec::new());
+        }
+        let shared = Mark::of_network(network);
+        let mut marked = self.kernel.marked(network).await?;
+        marked.retain(|object| object.mark() == Some(&shared));
+        Ok(marked)
     }
 
     /// Cleans up behind the last attachment of a network: of what attachments share, those of

@@ -94,15 +94,15 @@ checked_name! {
 
 checked_name! {
     /// A network interface name as the kernel's `dev_valid_name` takes it: 1 to 15 bytes, not
-    /// `.` or `..`, without `/`, `:` and white space.
+    /// `.` or `..`, without `/`, `:` and white space; and not `all` or `default`, which are names of
+    /// settings (`sysctl_dev_name_is_allowed`).
     InterfaceName,
     |value| {
         (1..=15).contains(&value.len())
-            && value != "."
-            && value != ".."
+            && !matches!(value, "." | ".." | "all" | "default")
             && !value.contains(|c: char| c == '/' || c == ':' || c == '%' || c.is_whitespace() || c.is_control())
     },
-    "an interface name of 1 to 15 bytes without '/', ':', '%' or white space, and not '.' or '..'"
+    "an interface name of 1 to 15 bytes without '/', ':', '%' or white space, and not '.', '..', 'all' or 'default'"
 }
 
 impl InterfaceName {

@@ -176,16 +176,19 @@ impl Store {
         Ok(())
     }
 
-    /// Who is attached to `network` in its mode, by the names of their records.
+    /// Who is attached to `network` in its mode, by the names of their records; and whose attach
+    /// ended before a record was whole.
     ///
     /// # Errors
     /// [`Error::File`].
     pub fn attachments(&self, network: &Network) -> Result<Vec<AttachmentId>> {
         let directory = self.directory.join(network.name.as_str());
         let of_mode = |(id, mode): (AttachmentId, String)| (mode == network.mode.name()).then_some(id);
-        let mut ids: Vec<AttachmentId> =
-            entries(&directory)?.iter().filter_map(|path| parse_name(path).and_then(of_mode)).collect();
+        let entries = entries(&directory)?;
+        let named = entries.iter().filter_map(|path| parse_name(path).or_else(|| parse(path, ".draft")));
+        let mut ids: Vec<AttachmentId> = named.filter_map(of_mode).collect();
         ids.sort();
+        ids.dedup();
         Ok(ids)
     }
 
@@ -358,7 +361,11 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
 
 /// Whose record `path` is, and of which mode, if it is one.
 fn parse_name(path: &Path) -> Option<(AttachmentId, String)> {
-    let (attachment, mode) = path.file_name()?.to_str()?.strip_suffix(".json")?.rsplit_once('.')?;
+    parse(path, ".json")
+}
+
+fn parse(path: &Path, extension: &str) -> Option<(AttachmentId, String)> {
+    let (attachment, mode) = path.file_name()?.to_str()?.strip_suffix(extension)?.rsplit_once('.')?;
     let (container, interface) = attachment.split_once('@')?;
     Some((AttachmentId::new(container, interface).ok()?, mode.to_owned()))
 }

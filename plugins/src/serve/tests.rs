@@ -77,6 +77,8 @@ struct Try {
     variables: Vec<(&'static str, String)>,
     input: Vec<u8>,
     diary: Diary,
+    /// What went to stdout; `None` for one that takes nothing.
+    told: Option<RefCell<String>>,
 }
 
 /// A namespace that is not our own, as far as can be had without making one.
@@ -89,7 +91,7 @@ fn call(verb: &str, input: &Value) -> Try {
         variables.push(("CNI_IFNAME", "eth0".to_owned()));
         variables.push(("CNI_NETNS", OTHER_NETNS.to_owned()));
     }
-    Try { variables, input: input.to_string().into_bytes(), diary: Diary::default() }
+    Try { variables, input: input.to_string().into_bytes(), diary: Diary::default(), told: Some(RefCell::default()) }
 }
 
 impl Try {
@@ -107,7 +109,14 @@ impl Try {
     fn answer<D: Driver>(&self) -> Result<Answer, Failure> {
         let lookup =
             |name: &str| self.variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
-        serve::<D, Diary>(lookup, self.input.as_slice(), |_| Ok(self.diary.clone()))
+        let tell = |text: &str| match &self.told {
+            Some(told) => {
+                text.clone_into(&mut told.borrow_mut());
+                Ok(())
+            }
+            None => Err(std::io::ErrorKind::StorageFull.into()),
+        };
+        serve::<D, Diary>(lookup, self.input.as_slice(), tell, |_| Ok(self.diary.clone()))
     }
 
     fn done(&self) -> String {
@@ -115,10 +124,8 @@ impl Try {
     }
 
     fn printed<D: Driver>(&self) -> Value {
-        match self.answer::<D>().unwrap() {
-            Answer::Print(text) => serde_json::from_str(&text).unwrap(),
-            other => panic!("{other:?}"),
-        }
+        assert_eq!(self.answer::<D>().unwrap(), Answer::Done);
+        serde_json::from_str(&self.told.as_ref().unwrap().borrow()).unwrap()
     }
 
     /// The failure's code and message, if nothing was done before it.
@@ -322,6 +329,15 @@ fn bad_input_is_refused_before_anything_is_done() {
     assert!(same.answer::<Bridge>().is_ok());
     let (code, _) = call("DEL", &network("1.1.0")).with("CNI_NETNS", "/proc/self/ns/net").refusal();
     assert_eq!(code, 8);
+}
+
+#[test]
+fn a_result_that_nobody_hears_is_undone() {
+    let deaf = Try { told: None, ..call("ADD", &network("1.1.0")) };
+    let failure = deaf.answer::<Bridge>().unwrap_err();
+    assert!(failure.code == 5 && failure.msg.starts_with("write the result to stdout: "), "{failure:?}");
+    let done = deaf.done();
+    assert!(done.starts_with("attach") && done.contains("; detach web-1/eth0"), "{done}");
 }
 
 #[test]
