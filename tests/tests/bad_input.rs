@@ -86,6 +86,7 @@ fn the_environment() {
         ("CNI_CONTAINERID", "größe"),
         ("CNI_IFNAME", "sixteen_bytes_16"),
         ("CNI_IFNAME", "."),
+        ("CNI_IFNAME", "default"),
         ("CNI_IFNAME", ".."),
         ("CNI_IFNAME", "eth/0"),
         ("CNI_IFNAME", "eth:0"),
@@ -234,6 +235,7 @@ fn values() -> Vec<(&'static str, Value, &'static [u64], &'static [&'static str]
         ("/bridge", json!("sixteen_bytes_16"), EITHER, &["bridge", "sixteen_bytes_16", "15"]),
         ("/bridge", json!("br/0"), EITHER, &["bridge", "br/0"]),
         ("/bridge", json!(".."), EITHER, &["bridge", ".."]),
+        ("/bridge", json!("all"), EITHER, &["bridge", "all"]),
         ("/mtu", json!(-1), EITHER, &["mtu", "-1"]),
         ("/mtu", json!(67), BAD, &["mtu", "67", "68"]),
         ("/mtu", json!(70000), BAD, &["mtu", "70000"]),
@@ -263,6 +265,9 @@ fn values() -> Vec<(&'static str, Value, &'static [u64], &'static [&'static str]
             &["ipam.ranges[0][0]", "ipam.ranges[0][1]"],
         ),
         ("/ipam/routes", json!([{ "dst": "everywhere" }]), EITHER, &["everywhere"]),
+        ("/ipam/dataDir", json!("leases"), BAD, &["ipam.dataDir", "leases", "absolute"]),
+        ("/ipam/dataDir", json!("/etc/passwd"), &[5], &["/etc/passwd/web", "Not a directory"]),
+        ("/ipam/dataDir", json!("/proc"), &[5], &["/proc/web"]),
         ("/ipam/type", json!("../../bin/sh"), BAD, &["ipam.type", "../../bin/sh"]),
         ("/ipam", json!("host-local"), EITHER, &["ipam"]),
         ("/runtimeConfig/portMappings/0/hostPort", json!(0), BAD, &["hostPort", "0", "65535"]),
@@ -345,6 +350,61 @@ fn a_bridge_that_is_none_and_an_address_that_is_another() {
     assert!(host.run("ip -br addr show web").contains("10.20.0.1/24"));
     assert!(!host.run("ip -br addr show web").contains("192.0.2.1"));
     attachment.check().unwrap();
+}
+
+/// What cannot be told has not happened.
+#[test]
+fn a_result_that_cannot_be_written_is_undone() {
+    let host = Host::new();
+    let web = host.cni(Network::bridge("web", &["10.20.0.0/24"]).with("removeEmptyBridge", json!(true)));
+    let netns = host.netns("box");
+    let attachment = web.attachment(&netns).publish(Publish::tcp(8080, 80));
+    attachment.clone().added().del().unwrap();
+    let before = host.snapshot();
+    let plugin = attachment.first_plugin();
+    let mut command = plugin.command("ADD");
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut child = host.enter(|| command.stdout(full).spawn()).unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), plugin.configuration()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(complaint.contains("write the result to stdout: No space left"), "{complaint}");
+    before.assert_same(&host.snapshot(), "after an ADD that nobody heard of");
+    assert_eq!(netns.run("ip -br link show type veth"), "");
+}
+
+/// A file system without room, of bytes or of files, at any of our places: ADD fails and leaves
+/// nothing, DEL works.
+#[test]
+fn a_disk_that_is_full() {
+    let host = Host::new();
+    let web = host.cni(Network::bridge("web", &["10.20.0.0/24"]));
+    let (one, two) = (host.netns("one"), host.netns("two"));
+    for place in ["/run/netcore", "/var/lib/cni"] {
+        for (limit, fill) in [
+            ("size=32k", format!("dd if=/dev/zero of={place}/fill bs=1k 2>/dev/null || true")),
+            (
+                "nr_inodes=12",
+                format!("for n in 1 2 3 4 5 6 7 8 9 10 11 12; do touch {place}/fill$n || true; done 2>/dev/null"),
+            ),
+        ] {
+            host.run(&format!("mkdir -p {place}; mount -t tmpfs -o {limit} tmpfs {place}"));
+            let attachment = web.attachment(&one).added();
+            let before = host.snapshot();
+            host.run(&fill);
+            let failure = web.attachment(&two).add().expect_err("there is no room");
+            assert!(failure.code == 5 && failure.says(place) && failure.says("No space left"), "{limit}: {failure}");
+            host.run(&format!("rm -f {place}/fill*"));
+            before.assert_same(&host.snapshot(), &format!("after an ADD with {place} full ({limit})"));
+            web.attachment(&two).del().unwrap_or_else(|failure| panic!("{place} {limit}: {failure}"));
+            host.run(&fill);
+            attachment.check().unwrap_or_else(|failure| panic!("{place} {limit}: {failure}"));
+            attachment.del().unwrap_or_else(|failure| panic!("{place} {limit}: {failure}"));
+            assert_eq!(host.snapshot().count("link veth"), 0, "{place} {limit}");
+            host.run(&format!("umount {place}"));
+        }
+    }
 }
 
 /// The plugin with one value of its configuration set; what is on the way is made.

@@ -119,7 +119,8 @@ impl Directory {
         let path = data_dir.join(network.as_str());
         match fs::openat(CWD, &path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
             Ok(fd) => Ok(Some(Self { path, fd })),
-            Err(Errno::NOENT) => Ok(None),
+            // Where there cannot be a directory there is none, and nothing to give back.
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(errno) => Err(Error::file("open", path)(errno.into())),
         }
     }
