@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
-use crate::model::{NatRule, Object, Phase};
+use crate::model::{NatRule, Object, Phase, Place};
 use crate::plan::Step;
 
 /// Carries out `steps` and waits until what they made can be used, or leaves everything as it
@@ -68,8 +68,12 @@ pub async fn apply_each<K: Kernel>(kernel: &K, steps: &[Step]) -> Vec<Result<()>
 
 async fn advance<'a, K: Kernel>(kernel: &K, steps: &'a [Step], done: &mut Vec<&'a Step>) -> Result<()> {
     for group in groups(steps) {
-        carry_out(kernel, group).await?;
-        done.extend(group);
+        let outcome = carry_out(kernel, group).await;
+        // A step that fails has done nothing, and so has a transaction. Of ways, some may be there.
+        if outcome.is_ok() || group.len() > 1 && !is_transaction(group) {
+            done.extend(group);
+        }
+        outcome?;
     }
     Ok(())
 }
@@ -79,15 +83,22 @@ fn created(steps: &[Step]) -> Vec<Object> {
 }
 
 /// Steps that go to the kernel together: those of the firewall, as long as they are of one kind,
-/// make one transaction; every other step stands alone.
+/// make one transaction; the ways to other nodes, of which there may be thousands, are many
+/// requests at a time. Every other step stands alone.
 fn groups(steps: &[Step]) -> impl Iterator<Item = &[Step]> {
     let joins = |one: &Step, next: &Step| {
-        let transactional = |step: &Step| step.object().phase() == Phase::Firewall;
         let removes = |step: &Step| matches!(step, Step::Remove(_));
         let same_kind = makes(one) && makes(next) || removes(one) && removes(next);
-        transactional(one) && transactional(next) && same_kind
+        let phase = one.object().phase();
+        let is_way = |step: &Step| step.object().phase() == Phase::Routes && step.object().place() == Some(Place::Host);
+        let together = phase == Phase::Firewall || is_way(one) && is_way(next);
+        phase == next.object().phase() && together && same_kind
     };
     steps.chunk_by(joins)
+}
+
+fn is_transaction(group: &[Step]) -> bool {
+    group.iter().all(|step| step.object().phase() == Phase::Firewall)
 }
 
 /// Whether a step is done by making its object: a rule set is mended by making it again, in the

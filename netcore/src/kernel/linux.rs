@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnetwork::IpNetwork;
 
+use super::batch::{self, Change};
 use super::firewall::Firewall;
 use super::netns::Netns;
 use super::rtnl::Rtnl;
@@ -245,7 +246,7 @@ impl Kernel for Linux {
         if !rules.is_empty() {
             self.firewall.create(&rules)?;
         }
-        for object in objects {
+        for object in batch::carry_out(self, Change::Create, objects).await {
             self.create_one(object).await?;
         }
         Ok(())
@@ -269,7 +270,7 @@ impl Kernel for Linux {
         if !rules.is_empty() {
             errors.extend(self.firewall.remove(&rules).err());
         }
-        for object in objects {
+        for object in batch::carry_out(self, Change::Remove, objects).await {
             errors.extend(self.remove_one(object).await.err());
         }
         Error::from_list(errors)

@@ -12,8 +12,8 @@ use ipnetwork::IpNetwork;
 use super::Kernel;
 use crate::error::{Error, Result};
 use crate::model::{
-    Binding, InterfaceName, Link, LinkKind, Listener, Name, NamespaceId, NatRule, Object, Place, PortMapping, State,
-    Sysctl, Underlay, Vlan, fingerprint,
+    Binding, InterfaceName, Link, LinkKind, Listener, Name, NamespaceId, NatRule, Object, Phase, Place, PortMapping,
+    State, Sysctl, Underlay, Vlan, fingerprint,
 };
 
 /// A kernel in memory. Clones share what they hold.
@@ -272,11 +272,19 @@ impl Kernel for Memory {
 
     async fn create(&self, objects: &[Object]) -> Result<()> {
         let Some(first) = objects.first() else { return Ok(()) };
+        if first.phase() != Phase::Firewall && objects.len() > 1 {
+            // No transaction: each is made or not.
+            for object in objects {
+                Box::pin(self.create(std::slice::from_ref(object))).await?;
+            }
+            return Ok(());
+        }
         let mut held = self.change("create", first)?;
         for object in objects {
             let sandbox = self.sandbox_of(object);
             match held.position(sandbox.as_deref(), object) {
                 None => {}
+                Some(position) if held.objects[position].1 == *object && first.phase() == Phase::Routes => continue,
                 // Making the table again mends it.
                 Some(position) if matches!(object, Object::Nat(NatRule::Ruleset { .. })) => {
                     held.objects[position].1 = object.clone();
@@ -315,6 +323,13 @@ impl Kernel for Memory {
 
     async fn remove(&self, objects: &[Object]) -> Result<()> {
         let Some(first) = objects.first() else { return Ok(()) };
+        if first.phase() != Phase::Firewall && objects.len() > 1 {
+            let mut errors = Vec::new();
+            for object in objects {
+                errors.extend(Box::pin(self.remove(std::slice::from_ref(object))).await.err());
+            }
+            return Error::from_list(errors);
+        }
         let mut held = self.change("remove", first)?;
         for object in objects {
             let mut sandbox = self.sandbox_of(object);

@@ -12,6 +12,7 @@ use crate::model::{InterfaceName, Listener, Name, NamespaceId, Object, Place, Po
 
 mod address;
 mod announce;
+mod batch;
 mod binding;
 mod conntrack;
 mod events;
@@ -27,6 +28,7 @@ mod memory;
 mod neighbour;
 mod netns;
 pub mod nft;
+mod requests;
 mod route;
 mod rtnl;
 mod seen;
@@ -67,7 +69,8 @@ pub trait Kernel: Sized {
     async fn observe(&self, wanted: &[Object]) -> Result<State>;
 
     /// Makes `objects`, which are all of one phase. Those of the firewall are made in one
-    /// transaction; other phases are handed over one by one.
+    /// transaction; the ways to other nodes many at a time, up to one that fails; other phases are
+    /// handed over one by one.
     ///
     /// # Errors
     /// [`Error::Kernel`](crate::Error::Kernel), [`Error::PortTaken`](crate::Error::PortTaken).

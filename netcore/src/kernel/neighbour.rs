@@ -15,6 +15,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 
 use super::address::family;
+use super::batch::Request;
 use super::linux::Linux;
 use super::route::PROTOCOL;
 use super::rtnl::{Refusal, Rtnl, forgive};
@@ -167,67 +168,91 @@ fn destination(message: &NeighbourMessage) -> Option<IpAddr> {
 
 /// Makes `neighbour`, in the place of what the kernel may have found out by itself.
 pub(super) async fn create(kernel: &Linux, neighbour: &Neighbour) -> Result<()> {
-    let object = || Object::Neighbour(neighbour.clone());
-    let mut message = message(neighbour.address);
-    message.attributes.extend(neighbour.mac.map(|mac| NeighbourAttribute::LinkLayerAddress(mac.0.to_vec())));
-    message.attributes.push(NeighbourAttribute::Protocol(RouteProtocol::from(PROTOCOL)));
-    add(kernel, neighbour.place, &neighbour.link, message).await.map_err(|refusal| refusal.error("create", object()))
+    let request = |index| to_create(neighbour, index);
+    let outcome = add(kernel, neighbour.place, &neighbour.link, request).await;
+    outcome.map_err(|refusal| refusal.error("create", Object::Neighbour(neighbour.clone())))
 }
 
 /// Makes `entry`, in the place of one that leads elsewhere.
 pub(super) async fn create_entry(kernel: &Linux, entry: &FdbEntry) -> Result<()> {
-    let object = || Object::Fdb(entry.clone());
-    let message = entry_message(entry);
-    add(kernel, entry.place, &entry.link, message).await.map_err(|refusal| refusal.error("create", object()))
+    let outcome = add(kernel, entry.place, &entry.link, |index| to_create_entry(entry, index)).await;
+    outcome.map_err(|refusal| refusal.error("create", Object::Fdb(entry.clone())))
 }
 
 /// Removes `neighbour`; what is gone already is a success.
 pub(super) async fn remove(kernel: &Linux, neighbour: &Neighbour) -> Result<()> {
-    let object = || Object::Neighbour(neighbour.clone());
-    let message = message(neighbour.address);
-    take(kernel, neighbour.place, &neighbour.link, message).await.map_err(|refusal| refusal.error("remove", object()))
+    let request = |index| to_remove(neighbour, index);
+    let outcome = take(kernel, neighbour.place, &neighbour.link, request).await;
+    outcome.map_err(|refusal| refusal.error("remove", Object::Neighbour(neighbour.clone())))
 }
 
 /// Removes `entry`; what is gone already is a success.
 pub(super) async fn remove_entry(kernel: &Linux, entry: &FdbEntry) -> Result<()> {
-    let object = || Object::Fdb(entry.clone());
-    let message = entry_message(entry);
-    take(kernel, entry.place, &entry.link, message).await.map_err(|refusal| refusal.error("remove", object()))
+    let outcome = take(kernel, entry.place, &entry.link, |index| to_remove_entry(entry, index)).await;
+    outcome.map_err(|refusal| refusal.error("remove", Object::Fdb(entry.clone())))
 }
 
-fn message(address: IpAddr) -> NeighbourMessage {
+/// The request that makes `neighbour` on the interface with the index `index`.
+pub(super) fn to_create(neighbour: &Neighbour, index: u32) -> Request {
+    let mut message = message(neighbour.address, index);
+    message.attributes.extend(neighbour.mac.map(|mac| NeighbourAttribute::LinkLayerAddress(mac.0.to_vec())));
+    message.attributes.push(NeighbourAttribute::Protocol(RouteProtocol::from(PROTOCOL)));
+    (RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+/// The request that makes `entry` of the tunnel with the index `index`.
+pub(super) fn to_create_entry(entry: &FdbEntry, index: u32) -> Request {
+    (RouteNetlinkMessage::NewNeighbour(entry_message(entry, index)), NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+/// The request that removes `neighbour` from the interface with the index `index`.
+pub(super) fn to_remove(neighbour: &Neighbour, index: u32) -> Request {
+    (RouteNetlinkMessage::DelNeighbour(message(neighbour.address, index)), 0)
+}
+
+/// The request that removes `entry` of the tunnel with the index `index`.
+pub(super) fn to_remove_entry(entry: &FdbEntry, index: u32) -> Request {
+    (RouteNetlinkMessage::DelNeighbour(entry_message(entry, index)), 0)
+}
+
+fn message(address: IpAddr, index: u32) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = family(address.is_ipv6());
+    message.header.ifindex = index;
     message.header.state = NeighbourState::Permanent;
     message.attributes.push(NeighbourAttribute::Destination(address.into()));
     message
 }
 
-fn entry_message(entry: &FdbEntry) -> NeighbourMessage {
-    let mut message = message(entry.to);
+fn entry_message(entry: &FdbEntry, index: u32) -> NeighbourMessage {
+    let mut message = message(entry.to, index);
     message.header.family = AddressFamily::Bridge;
     message.header.flags = NeighbourFlags::Own;
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(entry.mac.0.to_vec()));
     message
 }
 
-async fn add(kernel: &Linux, place: Place, link: &InterfaceName, mut message: NeighbourMessage) -> Result<(), Refusal> {
+async fn add(
+    kernel: &Linux,
+    place: Place,
+    link: &InterfaceName,
+    request: impl Fn(u32) -> Request,
+) -> Result<(), Refusal> {
     let rtnl = kernel.required(place).map_err(|_| Refusal::from(Errno::NODEV))?;
     let interface = seen::by_name(&rtnl, link).await?.ok_or(Errno::NODEV)?;
-    message.header.ifindex = interface.index;
-    rtnl.change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE).await
+    let (message, flags) = request(interface.index);
+    rtnl.change(message, flags).await
 }
 
 async fn take(
     kernel: &Linux,
     place: Place,
     link: &InterfaceName,
-    mut message: NeighbourMessage,
+    request: impl Fn(u32) -> Request,
 ) -> Result<(), Refusal> {
     let Ok(rtnl) = kernel.required(place) else { return Ok(()) };
     // It goes with its interface.
     let Some(interface) = seen::by_name(&rtnl, link).await? else { return Ok(()) };
-    message.header.ifindex = interface.index;
-    let outcome = rtnl.change(RouteNetlinkMessage::DelNeighbour(message), 0).await;
-    forgive(outcome, &[Errno::NOENT, Errno::NODEV])
+    let (message, flags) = request(interface.index);
+    forgive(rtnl.change(message, flags).await, &[Errno::NOENT, Errno::NODEV])
 }

@@ -14,6 +14,7 @@ use netlink_packet_route::route::{
 use rustix::io::Errno;
 
 use super::address::family;
+use super::batch::Request;
 use super::linux::Linux;
 use super::rtnl::{Refusal, Rtnl, forgive};
 use super::seen::{self, Interfaces};
@@ -64,8 +65,8 @@ pub(super) async fn create(kernel: &Linux, route: &Route) -> Result<()> {
     let failed = |refusal: Refusal| refusal.error("create", show(route));
     let rtnl = kernel.required(route.place)?;
     let index = index(kernel, route).await.map_err(failed)?.ok_or_else(|| failed(Errno::NODEV.into()))?;
-    let message = RouteNetlinkMessage::NewRoute(message(route, index));
-    match rtnl.change(message.clone(), NLM_F_CREATE | NLM_F_EXCL).await {
+    let (message, flags) = to_create(route, index);
+    match rtnl.change(message.clone(), flags).await {
         Err(refusal) if refusal.is(&[Errno::EXIST]) => {}
         outcome => return outcome.map_err(failed),
     }
@@ -96,11 +97,23 @@ pub(super) async fn remove(kernel: &Linux, route: &Route) -> Result<()> {
     let Some(rtnl) = kernel.at(route.place)? else { return Ok(()) };
     // A route goes with its interface.
     let Some(index) = index(kernel, route).await.map_err(failed)? else { return Ok(()) };
+    let (message, flags) = to_remove(route, index);
+    let outcome = rtnl.change(message, flags).await;
+    forgive(outcome, &[Errno::SRCH, Errno::NODEV, Errno::NETUNREACH, Errno::NOENT]).map_err(failed)
+}
+
+/// The request that makes `route` over the interface with the index `index`, if there is none to the
+/// same destination.
+pub(super) fn to_create(route: &Route, index: u32) -> Request {
+    (RouteNetlinkMessage::NewRoute(message(route, index)), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// The request that removes `route`, over the interface with the index `index`, if it is ours.
+pub(super) fn to_remove(route: &Route, index: u32) -> Request {
     let mut message = message(route, index);
     message.header.scope = RouteScope::NoWhere;
     message.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::Metrics(_)));
-    let outcome = rtnl.change(RouteNetlinkMessage::DelRoute(message), 0).await;
-    forgive(outcome, &[Errno::SRCH, Errno::NODEV, Errno::NETUNREACH, Errno::NOENT]).map_err(failed)
+    (RouteNetlinkMessage::DelRoute(message), 0)
 }
 
 /// The link that the best default route of the main table leaves by.

@@ -147,6 +147,10 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
+    pub(super) fn new(source: io::Error, detail: Option<String>) -> Self {
+        Self { source, detail }
+    }
+
     /// Whether the error code is one of `codes`.
     pub(super) fn is(&self, codes: &[Errno]) -> bool {
         Errno::from_io_error(&self.source).is_some_and(|code| codes.contains(&code))

@@ -4,6 +4,7 @@ mod attach;
 mod netns;
 mod packets;
 mod speed;
+mod ways;
 
 use std::future::Future;
 use std::net::IpAddr;
