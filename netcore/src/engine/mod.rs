@@ -38,8 +38,8 @@ pub use crate::store::Record as Standing;
 pub use attached::{Attached, Interface};
 pub use preview::Preview;
 pub use repair::{Outcome, Repair, RepairOptions, Repaired};
-pub use watch::{Fight, Mended, Watch};
 pub use shares::Share;
+pub use watch::{Fight, Mended, Watch};
 
 /// Attaches containers to networks, and looks after what it made.
 pub struct Engine<K: Kernel = Linux> {
@@ -512,7 +512,7 @@ impl<K: Kernel> Engine<K> {
             let needs = |record: &Record| {
                 desired(record).is_ok_and(|other| other.host.iter().any(|one| one.key() == object.key()))
             };
-            matches!(self.store.any(&left.network.name, needs), Ok(false))
+            matches!(self.store.any(Some(&left.network.name), needs), Ok(false))
         });
         Error::from_list(self.remove(None, &unused).await)
     }

@@ -135,8 +135,10 @@ impl<K: Kernel> Engine<K> {
     pub(super) async fn switch_back(&self) -> Result<()> {
         // A record that cannot be understood may need them, and who has them set at every start wants them
         // to be.
-        let persisted = store::is_persisted(Path::new("/"));
-        if !self.store.has_ledger() || persisted || self.store.any(|_| true).unwrap_or(true) {
+        if !self.store.has_ledger()
+            || self.store.any(None, |_| true).unwrap_or(true)
+            || store::is_persisted(Path::new("/"))
+        {
             return Ok(());
         }
         let ledger = self.store.ledger()?;
@@ -162,7 +164,7 @@ impl<K: Kernel> Engine<K> {
             errors.extend(rewrite(&self.kernel, wanted).await?.into_iter().filter_map(|(_, done)| done.err()));
         }
         // Somebody may have been attached who saw the switches as they were: they come back on for them.
-        if self.store.any(|_| true).unwrap_or(true) {
+        if self.store.any(None, |_| true).unwrap_or(true) {
             for (set, was) in gone_back {
                 errors.extend(self.kernel.update(&Object::Sysctl(was), &Object::Sysctl(set)).await.err());
             }

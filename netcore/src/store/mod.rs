@@ -227,9 +227,9 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::File`], and [`Error::Record`] when one that cannot be understood may be meant.
-    pub fn any(&self, likely: &Name, is_meant: impl Fn(&Record) -> bool) -> Result<bool> {
+    pub fn any(&self, likely: Option<&Name>, is_meant: impl Fn(&Record) -> bool) -> Result<bool> {
         let mut networks = self.networks()?;
-        networks.sort_by_key(|network| network != likely);
+        networks.sort_by_key(|network| Some(network) != likely);
         for network in networks {
             for path in entries(&self.directory.join(network.as_str()))? {
                 if parse_name(&path).is_some() && read(&path)?.is_some_and(|record| is_meant(&record)) {
