@@ -496,7 +496,9 @@ impl<K: Kernel> Engine<K> {
             }
         }
         self.store.forget_network(name, lock);
-        if expendable.is_empty() { Ok(()) } else { self.switch_back().await }
+        // Whoever removed the last of it may have died before this.
+        let goes = !expendable.is_empty() || driver::is_shared_for_a_time(network);
+        if goes { self.switch_back().await } else { Ok(()) }
     }
 
     /// Cleans up behind the last attachment of any network: of what those of several networks
