@@ -9,7 +9,7 @@ use nftnl_sys::libc;
 use super::element::{self, Element};
 use super::ruleset::TABLE;
 use super::socket::{ATTEMPTS, Messages, Outcome};
-use super::sys::ElementMessage;
+use super::sys::{ElementMessage, RawElement};
 use super::{Nft, TABLE_NAME, tables};
 use crate::error::{Error, Result};
 use crate::model::{NatRule, Table};
@@ -18,6 +18,11 @@ use crate::model::{NatRule, Table};
 struct Ours {
     going: Vec<Element>,
     used: bool,
+}
+
+/// What tells an element from every other: where it is, and its key.
+fn identity(element: &Element) -> (Table, &'static CStr, RawElement) {
+    (element.set.table, element.set.name, element.raw.only_key())
 }
 
 impl Nft {
@@ -39,8 +44,7 @@ impl Nft {
         let mut once = HashSet::new();
         let mut wanted = Vec::new();
         for rule in rules {
-            let element = Element::of(rule)?
-                .filter(|element| once.insert((element.set.table, element.set.name, element.raw.only_key())));
+            let element = Element::of(rule)?.filter(|element| once.insert(identity(element)));
             wanted.extend(element.map(|element| (element, element::claim(rule))));
         }
         for _ in 0..ATTEMPTS {
@@ -86,9 +90,11 @@ impl Nft {
         }
         let claim_elements: Vec<_> = claims.iter().map(|(_, claim)| *claim).collect();
         let seen_claims = self.look_up(&claim_elements)?;
+        // There may be as many as there are ports.
+        let mut known: HashSet<_> = going.iter().map(identity).collect();
         let mut publishers: HashMap<&CStr, Vec<Element>> = HashMap::new();
         for ((set, claim), seen) in claims.into_iter().zip(seen_claims) {
-            if seen.is_none_or(|seen| seen.raw.data != claim.raw.data) || going.contains(claim) {
+            if seen.is_none_or(|seen| seen.raw.data != claim.raw.data) || known.contains(&identity(claim)) {
                 continue;
             }
             // A port on every address has one publisher, which is going. Single addresses have one each.
@@ -97,8 +103,9 @@ impl Nft {
                 Entry::Vacant(unknown) if element::is_publish_at(set) => unknown.insert(self.list(set)?),
                 Entry::Vacant(unknown) => unknown.insert(Vec::new()),
             };
-            let stays = |other: &Element| !going.iter().any(|element| element.has_key_of(other));
+            let stays = |other: &Element| !known.contains(&identity(other));
             if !others.iter().any(|other| other.raw.key.ends_with(&claim.raw.key) && stays(other)) {
+                known.insert(identity(claim));
                 going.push(claim.clone());
             }
         }
