@@ -25,14 +25,16 @@ demo:
 test:
 	.ci/run tests
 
-# The tests on Debian's own kernel, emulated. KERNEL=linux-image-6.12-amd64 for a newer one, SUITE=
-# for other tests.
-KERNEL ?= linux-image-amd64
+# The tests on Debian's own kernel, emulated, and on a newer one if apt knows one, or says that it does
+# not. KERNELS=linux-image-6.12-amd64 for that one alone, SUITE= for other tests.
+KERNELS ?= linux-image-amd64 $$(tests/kernel/newer linux-image-amd64)
 SUITE ?= -p netcore-tests --lib --test bridge --test check_and_del --test gc_status --test macvlan --test parallel --test spoofing --test vlan
 test-kernel:
 	tests/install-packages kernel
 	$(MAKE) build
-	NETCORE_BIN_DIR=$(TARGET)/release tests/kernel/suite -k $(KERNEL) $(SUITE)
+	for kernel in $(KERNELS); do \
+		NETCORE_BIN_DIR=$(TARGET)/release tests/kernel/suite -k $$kernel $(SUITE) || exit 1; \
+	done
 
 # BENCH=--quick for a short one, BENCH=--json for numbers to keep.
 bench:
