@@ -5,15 +5,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use netcore::model::{AttachmentId, Name, PortMapping, Protocol};
+use netcore::model::{AttachmentId, Flow, Name, PortMapping, Protocol};
 
 /// Exit codes, as `--help` and the man page give them.
 const EXIT_CODES: &str = "\
 Exit codes:
   0  everything is as it should be, or is again
-  1  something is not (repair-chains --check, show), or there is no such attachment
+  1  something is not (repair-chains --check, show, doctor), or there is no such attachment
   2  the command line, or a file named on it, makes no sense
-  3  a part could not be done: the lines say which
+  3  a part could not be done, or not be told (doctor): the lines say which
   4  nothing could be done: no permission, no records to be read, no nf_tables";
 
 /// Looks after the networks of containers.
@@ -49,6 +49,12 @@ pub(crate) enum Verb {
         /// CONTAINER, NETWORK/CONTAINER or NETWORK/CONTAINER/INTERFACE
         attachment: String,
     },
+    /// Follow traffic on its way, and name the first thing that stops it, with its cure
+    ///
+    /// Nothing is sent and nothing is changed. Without --flow: to each published port from outside and from
+    /// the host, and from the containers to the outside. Exits 0 only when all of it would pass, 1 when something
+    /// stops it, 3 when a rule may stop it that cannot be evaluated.
+    Doctor(DoctorArguments),
     /// Say what attaching a container would do here, without doing it
     Plan(PlanArguments),
     /// Print completions for a shell
@@ -96,6 +102,21 @@ pub(crate) struct WatchArguments {
     /// those of legacy iptables
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) every: Option<u64>,
+}
+
+/// What `doctor` is to follow.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    /// A container or a network; everything that is attached when absent
+    #[arg(value_name = "CONTAINER|NETWORK")]
+    pub(crate) about: Option<Name>,
+    /// FROM→TO:PORT or FROM->TO:PORT, with /udp if it is that; FROM and TO are a container, `host`,
+    /// `outside` or an address
+    #[arg(long, value_name = "FLOW")]
+    pub(crate) flow: Option<Flow>,
+    /// Show what the traffic got past, too
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
 }
 
 /// What `plan` is to look at.

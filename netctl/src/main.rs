@@ -3,6 +3,7 @@
 
 mod attachments;
 mod cli;
+mod doctor;
 mod exit;
 mod output;
 mod pages;
@@ -44,6 +45,7 @@ async fn answer(cli: &Cli) -> Result<Exit, Failure> {
         }
         Verb::Ls(arguments) => attachments::ls(&Engine::open()?, arguments.network.as_ref(), json),
         Verb::Show { attachment } => attachments::show(&Engine::open()?, attachment, json).await,
+        Verb::Doctor(arguments) => doctor::doctor(&Engine::open()?, arguments, json).await,
         Verb::Plan(arguments) => plan::plan(&Engine::open()?, arguments, json).await,
         Verb::Completions { shell } => pages::completions(*shell),
         Verb::Man { directory } => pages::man(directory),

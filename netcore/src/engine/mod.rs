@@ -8,6 +8,7 @@
 //! shared while an attachment changes, and exclusively when the last one has gone.
 
 mod attached;
+mod diagnose;
 mod overlay;
 mod patience;
 mod preview;
@@ -36,6 +37,7 @@ use crate::store::{DEFAULT_DIRECTORY, Lock, Record, Store};
 
 pub use crate::store::Record as Standing;
 pub use attached::{Attached, Interface};
+pub use diagnose::{Cure, Diagnosis, Passed, Stopped};
 pub use preview::Preview;
 pub use repair::{Outcome, Repair, RepairOptions, Repaired};
 pub use shares::Share;

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::extack;
 use crate::error::{Error, Result};
-use crate::model::Protocol;
+use crate::model::{Protocol, Tracked};
 
 // `NFNL_SUBSYS_CTNETLINK << 8` and the message within it.
 const GET: u16 = 1 << 8 | 1;
@@ -42,6 +42,7 @@ const CTA_IP_V4_DST: u16 = 2;
 const CTA_IP_V6_SRC: u16 = 3;
 const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 const CTA_FILTER_REPLY_FLAGS: u16 = 2;
@@ -130,6 +131,54 @@ fn port_filter(ports: &[Published]) -> Vec<u8> {
     [nested(CTA_TUPLE_ORIG, &tuple), nested(CTA_FILTER, &flags.concat())].concat()
 }
 
+/// The connections that are remembered as made to `port`, and where they lead.
+pub(super) fn tracked(protocol: Protocol, port: u16, v6: bool) -> Result<Vec<Tracked>> {
+    let published = Published { protocol, host_address: None, port, v6 };
+    let found = all(v6, &port_filter(&[published])).map_err(|refusal| Error::Kernel {
+        operation: "list",
+        object: format!("connections to port {port}/{protocol}"),
+        source: refusal.source,
+        detail: refusal.detail,
+    })?;
+    let of_port = found.iter().filter(|entry| entry.was_made_to(&published));
+    Ok(of_port
+        .filter_map(|entry| {
+            let socket = |address: Option<IpAddr>, port: Option<u16>| Some(std::net::SocketAddr::new(address?, port?));
+            Some(Tracked {
+                protocol,
+                client: socket(entry.original.source, entry.original.source_port)?,
+                asked: socket(entry.original.destination, entry.original.destination_port)?,
+                answers: socket(entry.reply.source, entry.reply.source_port)?,
+            })
+        })
+        .collect())
+}
+
+/// The entries that `filter` lets through.
+fn all(v6: bool, filter: &[u8]) -> Result<Vec<Entry>, Refusal> {
+    if !is_tracking() {
+        return Ok(Vec::new());
+    }
+    let Some(mut socket) = Conntrack::open()? else { return Ok(Vec::new()) };
+    Ok(dump(&mut socket, v6, filter)?.iter().filter_map(|bytes| Entry::parse(bytes)).collect())
+}
+
+/// What the kernel lists; nothing where it has no ctnetlink.
+fn dump(socket: &mut Conntrack, v6: bool, filter: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
+    let found = match socket.exchange(GET, NLM_F_DUMP, v6, filter) {
+        // A kernel that knows only a part of the filter; or one without ctnetlink, which is
+        // refused again.
+        Err(refusal) if !filter.is_empty() && refusal.is(&[Errno::INVAL, Errno::OPNOTSUPP]) => {
+            socket.exchange(GET, NLM_F_DUMP, v6, &[])
+        }
+        outcome => outcome,
+    };
+    match found {
+        Err(refusal) if refusal.is(&[Errno::INVAL, Errno::OPNOTSUPP]) => Ok(Vec::new()),
+        outcome => outcome,
+    }
+}
+
 /// Whether the namespace tracks any connection. To find one, the kernel walks the whole table,
 /// which takes it milliseconds however few there are.
 fn is_tracking() -> bool {
@@ -142,18 +191,7 @@ fn forget(v6: bool, filter: &[u8], matches: impl Fn(&Entry) -> bool) -> Result<u
         return Ok(0);
     }
     let Some(mut socket) = Conntrack::open()? else { return Ok(0) };
-    let found = match socket.exchange(GET, NLM_F_DUMP, v6, filter) {
-        // A kernel that knows only a part of the filter; or one without ctnetlink, which is
-        // refused again.
-        Err(refusal) if !filter.is_empty() && refusal.is(&[Errno::INVAL, Errno::OPNOTSUPP]) => {
-            socket.exchange(GET, NLM_F_DUMP, v6, &[])
-        }
-        outcome => outcome,
-    };
-    let found = match found {
-        Err(refusal) if refusal.is(&[Errno::INVAL, Errno::OPNOTSUPP]) => return Ok(0),
-        outcome => outcome?,
-    };
+    let found = dump(&mut socket, v6, filter)?;
     let mut forgotten = 0;
     for entry in found.iter().filter_map(|bytes| Entry::parse(bytes)).filter(matches) {
         match socket.exchange(DELETE, NLM_F_ACK, v6, &entry.identity) {
@@ -181,6 +219,7 @@ struct Tuple {
     source: Option<IpAddr>,
     destination: Option<IpAddr>,
     protocol: Option<u8>,
+    source_port: Option<u16>,
     destination_port: Option<u16>,
 }
 
@@ -218,6 +257,9 @@ impl Tuple {
                     (CTA_TUPLE_IP, CTA_IP_V4_SRC | CTA_IP_V6_SRC) => tuple.source = ip(value),
                     (CTA_TUPLE_IP, CTA_IP_V4_DST | CTA_IP_V6_DST) => tuple.destination = ip(value),
                     (CTA_TUPLE_PROTO, CTA_PROTO_NUM) => tuple.protocol = value.first().copied(),
+                    (CTA_TUPLE_PROTO, CTA_PROTO_SRC_PORT) => {
+                        tuple.source_port = value.try_into().ok().map(u16::from_be_bytes);
+                    }
                     (CTA_TUPLE_PROTO, CTA_PROTO_DST_PORT) => {
                         tuple.destination_port = value.try_into().ok().map(u16::from_be_bytes);
                     }

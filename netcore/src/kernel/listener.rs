@@ -39,6 +39,22 @@ pub(super) fn in_the_way(published: &[PortMapping]) -> Result<Option<Listener>> 
     Ok(None)
 }
 
+/// Every listener of the caller's namespace, without looking for the processes that hold them.
+pub(super) fn all() -> Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    for (table, protocol, state) in TABLES {
+        let path = format!("/proc/thread-self/net/{table}");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(Error::File { operation: "read", path: path.into(), source }),
+        };
+        let sockets = text.lines().skip(1).filter_map(|line| socket(line, state));
+        listeners.extend(sockets.map(|(address, _)| Listener { address, protocol, process: None }));
+    }
+    Ok(listeners)
+}
+
 /// The local address and the inode in a line of such a table, if its socket is in `state`.
 fn socket(line: &str, state: &str) -> Option<(SocketAddr, u64)> {
     let mut fields = line.split_ascii_whitespace();

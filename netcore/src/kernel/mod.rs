@@ -19,7 +19,9 @@ mod events;
 mod extack;
 mod firewall;
 mod forwarding;
+mod inspect;
 mod interfaces;
+mod legacy;
 mod link;
 mod linux;
 mod listener;
@@ -42,6 +44,7 @@ mod vlan;
 mod vxlan;
 
 pub use events::{Culprit, Events, Losses};
+pub use inspect::Inspect;
 pub use linux::Linux;
 pub use memory::Memory;
 pub use netns::Netns;

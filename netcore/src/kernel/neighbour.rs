@@ -153,7 +153,7 @@ fn of_interface(answer: &RouteNetlinkMessage, index: u32) -> Option<&NeighbourMe
     }
 }
 
-fn destination(message: &NeighbourMessage) -> Option<IpAddr> {
+pub(super) fn destination(message: &NeighbourMessage) -> Option<IpAddr> {
     message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some((*address).into()),
         NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => Some((*address).into()),

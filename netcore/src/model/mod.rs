@@ -3,6 +3,7 @@
 //! kinds). Nothing here reads or writes anything; every other room builds on these values.
 
 mod attachment;
+mod flow;
 mod guard;
 mod ipam;
 mod isolation;
@@ -17,10 +18,13 @@ mod object;
 mod overlay;
 mod owner;
 mod peer;
+pub mod rules;
+mod scene;
 mod section;
 pub mod vlan;
 
 pub use attachment::{Attachment, PortMapping, Protocol};
+pub use flow::{End, Flow, InvalidFlow};
 pub use guard::{Check, Source, Table, link_local};
 pub use ipam::{Delegated, HostLocal, IpamConfig, Range, Static, StaticAddress};
 pub use isolation::{Barrier, FirewallBackend, IngressPolicy, InvalidFirewallBackend, Isolation};
@@ -38,6 +42,8 @@ pub use object::{
 pub use overlay::{EtcdSource, LocalNode, OverlayConfig, PeerSource, Underlay};
 pub use owner::{AttachmentId, Mark};
 pub use peer::Peer;
+pub use rules::Rules;
+pub use scene::{Interface, KnownNeighbour, Refused, RouteQuestion, Scene, Tracked, Way};
 pub use vlan::{PortVlans, Vlans};
 
 /// A 64-bit FNV-1a hash: names and addresses that must come out the same in every process and

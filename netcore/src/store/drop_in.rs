@@ -51,6 +51,9 @@ fn path(root: &Path) -> PathBuf {
     root.join(DIRECTORIES[0]).join(NAME)
 }
 
+/// Another name of `net/ipv4/ip_forward`.
+const ALIAS: &str = "net/ipv4/conf/all/forwarding";
+
 /// Writes `settings`, paths below `/proc/sys` and their values, so that they hold from the next start
 /// on; `root` is `/`. Returns the file.
 ///
@@ -98,8 +101,34 @@ pub(crate) fn persist(root: &Path, settings: &BTreeMap<String, String>) -> Resul
     Ok(path)
 }
 
+/// The file that has the last word on the setting `name`, a path below `/proc/sys`, when
+/// `sysctl --system` reads all of them: its path, the line, and the value; `root` is `/`.
+///
+/// # Errors
+/// [`Error::File`] when a directory or a file cannot be read.
+pub(crate) fn who_sets(root: &Path, name: &str) -> Result<Option<(PathBuf, usize, String)>> {
+    let name = if name == ALIAS { "net/ipv4/ip_forward" } else { name };
+    let mut last = None;
+    for path in files(root, |_| true)? {
+        let text = fs::read_to_string(&path).map_err(Error::file("read", &path))?;
+        for (number, line) in text.lines().enumerate() {
+            if let Some((found, value)) = assignment(line)
+                && found == name
+            {
+                last = Some((path.clone(), number + 1, value));
+            }
+        }
+    }
+    Ok(last)
+}
+
 /// The files that are read after ours, in that order.
 fn later_files(root: &Path) -> Result<Vec<PathBuf>> {
+    files(root, |name| name > NAME)
+}
+
+/// The files with a name that `is_wanted`, and the one that is read last, in the order they are read.
+fn files(root: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
     let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
     for directory in DIRECTORIES.map(|directory| root.join(directory)) {
         let listing = match fs::read_dir(&directory) {
@@ -110,7 +139,7 @@ fn later_files(root: &Path) -> Result<Vec<PathBuf>> {
         for entry in listing {
             let entry = entry.map_err(Error::file("list", &directory))?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.ends_with(".conf") && name.as_str() > NAME {
+            if name.ends_with(".conf") && is_wanted(&name) {
                 files.entry(name).or_insert(entry.path());
             }
         }
@@ -131,7 +160,7 @@ fn assignment(line: &str) -> Option<(String, String)> {
     let name = name.trim();
     let dotted = name.find(['/', '.']).is_some_and(|place| name[place..].starts_with('.'));
     let name = if dotted { name.replace('.', "/") } else { name.to_owned() };
-    let name = if name == "net/ipv4/conf/all/forwarding" { "net/ipv4/ip_forward".to_owned() } else { name };
+    let name = if name == ALIAS { "net/ipv4/ip_forward".to_owned() } else { name };
     Some((name, value.trim().to_owned()))
 }
 
@@ -182,6 +211,19 @@ mod tests {
         assert!(fs::read_to_string(&path).unwrap().ends_with("\nnet.ipv4.ip_forward = 1\n"));
         assert_eq!(persist(root.path(), &forward()).unwrap(), path);
         assert_eq!(fs::read_dir(root.path().join("etc/sysctl.d")).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn the_file_with_the_last_word_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(who_sets(root.path(), "net/ipv4/ip_forward").unwrap(), None);
+        write(root.path(), "usr/lib/sysctl.d/50-default.conf", "net.ipv4.ip_forward = 1\n");
+        write(root.path(), "etc/sysctl.d/99-cis.conf", "# hardening\nnet.ipv4.conf.all.forwarding=0\n");
+        write(root.path(), "run/sysctl.d/10-cloud.conf", "net.ipv4.ip_forward=1\n");
+        let (path, line, value) = who_sets(root.path(), "net/ipv4/ip_forward").unwrap().unwrap();
+        assert_eq!((path, line, value.as_str()), (root.path().join("etc/sysctl.d/99-cis.conf"), 2, "0"));
+        write(root.path(), "etc/sysctl.conf", "net.ipv4.ip_forward=1\n");
+        assert_eq!(who_sets(root.path(), "net/ipv4/ip_forward").unwrap().unwrap().2, "1");
     }
 
     #[test]

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::model::{Attachment, AttachmentId, Lease, Mode, Name, Network};
 
-pub(crate) use drop_in::{is_persisted, persist, unpersist};
+pub(crate) use drop_in::{is_persisted, persist, unpersist, who_sets};
 pub use ledger::{HeldLedger, Ledger, Switched};
 pub use lock::Lock;
 

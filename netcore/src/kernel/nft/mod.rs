@@ -10,6 +10,7 @@
 mod bytecode;
 mod create;
 mod element;
+mod foreign;
 mod guard;
 mod isolation;
 mod remove;

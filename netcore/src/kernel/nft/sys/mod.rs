@@ -2,6 +2,7 @@
 //! out through [`serialize`]; what the kernel answers comes in through functions that
 //! each read one kind of message.
 
+mod question;
 mod rule;
 mod set;
 
@@ -17,6 +18,7 @@ use nftnl_sys::libc;
 
 use super::ruleset::TABLE;
 use crate::model;
+pub(super) use question::Question;
 pub(super) use rule::{AllRules, ListedRule, rule};
 pub(super) use set::{ElementMessage, RawElement, Set, SetShape, elements};
 

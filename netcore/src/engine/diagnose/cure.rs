@@ -1,0 +1,141 @@
+//! Rules of others, in words, and what lets a packet past them: an exception in front of them, in the
+//! terms of whoever they belong to. Nobody's rule is taken away.
+
+use std::net::IpAddr;
+
+use super::Cure;
+use super::evaluate::Blame;
+use super::packet::{Packet, Wire};
+use crate::model::Scene;
+use crate::model::rules::{Backend, Family, Hook};
+
+/// The table of firewalld.
+const FIREWALLD: &str = "firewalld";
+
+/// `rule with handle 5 of chain forward in table inet admin`
+pub(super) fn describe(blame: &Blame) -> String {
+    let Blame { family, table, chain, .. } = blame;
+    let place = match blame.backend {
+        Backend::Nft => format!("chain {chain} in table {} {table}", family.name()),
+        Backend::Legacy => format!("chain {chain} in table {table} of {}", program(blame)),
+    };
+    match (blame.handle, blame.backend) {
+        (Some(handle), Backend::Nft) => format!("the rule with handle {handle} of {place}"),
+        (Some(number), Backend::Legacy) => format!("rule {number} of {place}"),
+        (None, _) => format!("the policy of {place}"),
+    }
+}
+
+/// Takes the rule away that translates what is published.
+pub(super) fn remove(blame: &Blame) -> Cure {
+    let Blame { family, table, chain, handle, .. } = blame;
+    let handle = handle.unwrap_or_default();
+    Cure::Command(match blame.backend {
+        Backend::Nft => format!("nft delete rule {} {table} {chain} handle {handle}", family.name()),
+        Backend::Legacy => format!("{} -t {table} -D {chain} {handle}", program(blame)),
+    })
+}
+
+/// Lets `packet`, and what is like it, past what stops it.
+pub(super) fn admit(blame: &Blame, packet: &Packet, scene: &Scene, on_host: bool) -> Cure {
+    if blame.table == FIREWALLD && blame.backend == Backend::Nft && on_host {
+        return firewalld(blame, packet);
+    }
+    let Blame { family, table, chain, .. } = blame;
+    if blame.handle.is_none() && blame.hook == Hook::Forward {
+        return by_interface(blame, packet, scene);
+    }
+    Cure::Command(match (is_iptables(blame), blame.handle) {
+        (true, _) => {
+            let place = number(blame, scene).map(|number| format!(" {number}")).unwrap_or_default();
+            format!("{} -t {table} -I {chain}{place} {} -j ACCEPT", program(blame), iptables_match(packet))
+        }
+        (false, Some(handle)) => {
+            format!("nft insert rule {} {table} {chain} handle {handle} {} accept", family.name(), nft_match(packet))
+        }
+        (false, None) => format!("nft insert rule {} {table} {chain} {} accept", family.name(), nft_match(packet)),
+    })
+}
+
+/// Where a policy drops what is passed on: what comes from the containers' bridge and what goes there.
+fn by_interface(blame: &Blame, packet: &Packet, scene: &Scene) -> Cure {
+    let Blame { family, table, chain, .. } = blame;
+    let is_bridge = |wire: &&Wire| scene.by_index(wire.index).is_some_and(|found| found.kind == "bridge");
+    let wires = [&packet.came_by, &packet.leaves_by];
+    let bridge = wires.iter().filter_map(|wire| wire.as_ref()).find(is_bridge);
+    let bridge = bridge.map_or("", |wire| wire.name.as_str());
+    Cure::Command(if is_iptables(blame) {
+        // Docker leaves this chain to the operator, and asks it first.
+        let own = scene
+            .rules
+            .chains
+            .iter()
+            .any(|found| found.name == "DOCKER-USER" && found.table == *table && found.backend == blame.backend);
+        let (chain, program) = (if own { "DOCKER-USER" } else { chain }, program(blame));
+        format!("{program} -I {chain} -o {bridge} -j ACCEPT && {program} -I {chain} -i {bridge} -j ACCEPT")
+    } else {
+        let insert = format!("nft insert rule {} {table} {chain}", family.name());
+        format!("{insert} oifname {bridge} accept && {insert} iifname {bridge} accept")
+    })
+}
+
+/// firewalld's own terms (firewall-cmd(1)).
+fn firewalld(blame: &Blame, packet: &Packet) -> Cure {
+    let twice = |arguments: String| format!("firewall-cmd {arguments} && firewall-cmd --permanent {arguments}");
+    Cure::Command(match (blame.hook, &packet.came_by, &packet.leaves_by) {
+        (Hook::Forward, Some(came_by), _) if packet.dnat && !packet.is_answer => {
+            twice(format!("--zone=trusted --change-interface={}", packet.leaves_by.as_ref().unwrap_or(came_by).name))
+        }
+        (Hook::Forward, Some(came_by), _) => twice(format!("--zone=trusted --change-interface={}", came_by.name)),
+        _ => twice(format!("--add-port={}/{}", packet.destination.port(), packet.protocol)),
+    })
+}
+
+/// Whether the rule is iptables', of either kind.
+fn is_iptables(blame: &Blame) -> bool {
+    let tables = ["filter", "nat", "mangle", "raw", "security"];
+    let is_named_so = matches!(blame.family, Family::Ip | Family::Ip6) && tables.contains(&blame.table.as_str());
+    // Chains that iptables jumps to may have any name; in tables of this name, nobody else has any.
+    blame.backend == Backend::Legacy || is_named_so
+}
+
+fn program(blame: &Blame) -> &'static str {
+    match (blame.family, blame.backend) {
+        (Family::Ip6, Backend::Nft) => "ip6tables-nft",
+        (Family::Ip6, Backend::Legacy) => "ip6tables-legacy",
+        (_, Backend::Nft) => "iptables-nft",
+        (_, Backend::Legacy) => "iptables-legacy",
+    }
+}
+
+/// The place of the rule in its chain, from 1.
+fn number(blame: &Blame, scene: &Scene) -> Option<usize> {
+    let handle = blame.handle?;
+    let is_meant = |chain: &&crate::model::rules::Chain| {
+        chain.backend == blame.backend
+            && chain.family == blame.family
+            && chain.table == blame.table
+            && chain.name == blame.chain
+    };
+    let chain = scene.rules.chains.iter().find(is_meant)?;
+    chain.rules.iter().position(|rule| rule.handle == handle).map(|place| place + 1)
+}
+
+/// The server's address and port, wherever the packet is on its way.
+fn server(packet: &Packet) -> (IpAddr, u16) {
+    let server = if packet.is_answer { packet.source } else { packet.destination };
+    (server.ip(), server.port())
+}
+
+fn nft_match(packet: &Packet) -> String {
+    let (address, port) = server(packet);
+    let family = if address.is_ipv6() { "ip6" } else { "ip" };
+    let (end, side) = if packet.is_answer { ("saddr", "sport") } else { ("daddr", "dport") };
+    format!("{family} {end} {address} {} {side} {port}", packet.protocol)
+}
+
+fn iptables_match(packet: &Packet) -> String {
+    let (address, port) = server(packet);
+    let (end, side) = if packet.is_answer { ("-s", "--sport") } else { ("-d", "--dport") };
+    format!("{end} {address} -p {} {side} {port}", packet.protocol)
+}

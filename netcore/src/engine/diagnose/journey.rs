@@ -1,0 +1,168 @@
+//! Where a flow starts, with which first packet.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::packet::Packet;
+use super::world::{World, addresses, is_bridged};
+use crate::error::{Error, Result};
+use crate::kernel::Inspect;
+use crate::model::{End, Flow, Mode, Name, PortMapping, Protocol};
+use crate::store::Record;
+
+/// A flow with all that its text leaves open.
+pub(super) struct Journey<'w> {
+    pub(super) flow: Flow,
+    /// The IP version, where the flow does not say.
+    pub(super) v6: bool,
+    pub(super) from: From<'w>,
+    pub(super) to: To<'w>,
+}
+
+/// Who sends.
+pub(super) enum From<'w> {
+    Host,
+    Outside(Option<IpAddr>),
+    Container(&'w Record),
+}
+
+/// To whom.
+pub(super) enum To<'w> {
+    Host,
+    Outside,
+    Address(IpAddr),
+    Container(&'w Record),
+}
+
+/// The port a client sends from: the first of those that are nobody's (RFC 6335, section 6).
+pub(super) const CLIENT_PORT: u16 = 49152;
+
+/// What stands for any port of any service in the world.
+const SOME_SERVICE: u16 = 443;
+
+/// The journeys that were asked for.
+pub(super) fn plan<'w, K: Inspect>(
+    world: &'w World<K>,
+    about: Option<&Name>,
+    flow: Option<&Flow>,
+) -> Result<Vec<Journey<'w>>> {
+    if let Some(flow) = flow {
+        return Ok(vec![Journey::of(world, flow)?]);
+    }
+    let is_meant = |record: &&Record| {
+        about.is_none_or(|name| record.attachment.id.container == *name || record.network.name == *name)
+    };
+    let meant: Vec<&Record> = world.records.iter().filter(is_meant).collect();
+    if let (Some(name), true) = (about, meant.is_empty()) {
+        return Err(unknown(name));
+    }
+    let mut journeys = Vec::new();
+    for record in meant.into_iter().filter(|record| is_bridged(record)) {
+        journeys.extend(usual(record));
+    }
+    Ok(journeys)
+}
+
+fn unknown(name: &Name) -> Error {
+    Error::invalid("CONTAINER|NETWORK", name, "an attached container, or a network of one: `netctl ls` lists them")
+}
+
+/// What should get through for an attachment.
+fn usual(record: &Record) -> Vec<Journey<'_>> {
+    let container = || End::Container(record.attachment.id.container.clone());
+    let mut journeys = Vec::new();
+    let families: Vec<bool> =
+        [false, true].into_iter().filter(|v6| addresses(record).any(|address| address.is_ipv6() == *v6)).collect();
+    for mapping in &record.attachment.publish {
+        for v6 in mapping.families().into_iter().filter(|v6| families.contains(v6)) {
+            let on = mapping.host_address.filter(|address| !address.is_unspecified());
+            let mut add = |from, end: From<'_>, on: Option<IpAddr>| {
+                let to = on.map_or(End::Host, End::Address);
+                let flow = Flow { from, to, port: mapping.host_port, protocol: mapping.protocol };
+                let from = match end {
+                    From::Outside(_) => From::Outside(None),
+                    _ => From::Host,
+                };
+                journeys.push(Journey { flow, v6, from, to: on.map_or(To::Host, To::Address) });
+            };
+            if !on.is_some_and(|address| address.is_loopback()) {
+                add(End::Outside, From::Outside(None), on);
+            }
+            // ::1 cannot be published; what else the host calls itself does not matter.
+            if !v6 {
+                add(End::Host, From::Host, on);
+            }
+        }
+    }
+    let leaves = match &record.network.mode {
+        Mode::Bridge(config) => config.ip_masq,
+        Mode::Overlay(config) => config.ip_masq,
+        _ => false,
+    };
+    for v6 in families.into_iter().filter(|_| leaves) {
+        let flow = Flow { from: container(), to: End::Outside, port: SOME_SERVICE, protocol: Protocol::Tcp };
+        journeys.push(Journey { flow, v6, from: From::Container(record), to: To::Outside });
+    }
+    journeys
+}
+
+impl<'w> Journey<'w> {
+    fn of<K: Inspect>(world: &'w World<K>, flow: &Flow) -> Result<Self> {
+        let container = |name: &Name| {
+            let known = world.records.iter().find(|record| record.attachment.id.container == *name);
+            known.ok_or_else(|| unknown(name))
+        };
+        let from = match &flow.from {
+            End::Host => From::Host,
+            End::Outside => From::Outside(None),
+            End::Address(address) if world.scene.is_local(*address) => From::Host,
+            End::Address(address) => match world.holder(*address) {
+                Some(record) => From::Container(record),
+                None => From::Outside(Some(*address)),
+            },
+            End::Container(name) => From::Container(container(name)?),
+        };
+        let to = match &flow.to {
+            End::Host => To::Host,
+            End::Outside => To::Outside,
+            End::Address(address) => To::Address(*address),
+            End::Container(name) => To::Container(container(name)?),
+        };
+        let only_v6 = |record: &Record| addresses(record).all(|address| address.is_ipv6());
+        let v6 = match (&flow.from, &flow.to) {
+            (_, End::Address(address)) | (End::Address(address), _) => address.is_ipv6(),
+            _ => {
+                matches!(&from, From::Container(record) if only_v6(record))
+                    || matches!(&to, To::Container(record) if only_v6(record))
+            }
+        };
+        Ok(Self { flow: flow.clone(), v6, from, to })
+    }
+
+    /// The mapping by which the outside reaches what is meant of `record`, if there is one: by the
+    /// container's port, or else the host's.
+    pub(super) fn mapping(&self, record: &'w Record) -> Option<(&'w PortMapping, u16)> {
+        let of_protocol = || record.attachment.publish.iter().filter(|mapping| mapping.protocol == self.flow.protocol);
+        let by_container = || {
+            of_protocol().find_map(|mapping| {
+                mapping.ports().find(|(_, port)| *port == self.flow.port).map(|(host, _)| (mapping, host))
+            })
+        };
+        let by_host = || {
+            of_protocol().find_map(|mapping| {
+                mapping.ports().find(|(port, _)| *port == self.flow.port).map(|(host, _)| (mapping, host))
+            })
+        };
+        by_container().or_else(by_host)
+    }
+
+    /// The first packet between two addresses.
+    pub(super) fn packet(&self, source: IpAddr, destination: IpAddr, port: u16) -> Packet {
+        let (source, destination) = (SocketAddr::new(source, CLIENT_PORT), SocketAddr::new(destination, port));
+        Packet::new(self.flow.protocol, source, destination)
+    }
+
+    /// The host's own name for itself.
+    pub(super) fn loopback(&self) -> IpAddr {
+        if self.v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() }
+    }
+}

@@ -1,0 +1,122 @@
+//! What a diagnosis knows of the host before it follows anything.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use super::{Cure, Halt};
+use crate::engine::{Engine, RepairOptions, Repaired, desired};
+use crate::error::Result;
+use crate::kernel::Inspect;
+use crate::model::{Mode, NatRule, Object, Place, Protocol, Scene, Sysctl};
+use crate::store::{self, Record};
+
+/// The host and its records.
+pub(super) struct World<K> {
+    pub(super) kernel: K,
+    pub(super) scene: Scene,
+    pub(super) records: Vec<Record>,
+    /// What a check finds not to be as it should.
+    drift: Vec<Repaired>,
+}
+
+/// The name of the host in answers.
+pub(super) const HOST: &str = "host";
+
+impl<K: Inspect> World<K> {
+    pub(super) async fn look(engine: &Engine<K>) -> Result<Self> {
+        let (records, _) = engine.attachments(None)?;
+        let check = RepairOptions { network: None, check: true };
+        let drift = if records.is_empty() { Vec::new() } else { engine.repair(&check).await?.objects };
+        let kernel = engine.kernel.enter(None).await?;
+        let scene = kernel.inspect(Place::Host).await?;
+        Ok(Self { kernel, scene, records, drift })
+    }
+
+    /// Whose address that is, among the containers on bridges.
+    pub(super) fn holder(&self, address: IpAddr) -> Option<&Record> {
+        self.records.iter().find(|record| is_bridged(record) && addresses(record).any(|own| own == address))
+    }
+
+    /// Who publishes `port` of the host address `to`, and where that leads.
+    pub(super) fn publisher(&self, to: SocketAddr, protocol: Protocol) -> Option<(&Record, SocketAddr)> {
+        self.published(protocol, to.port()).find_map(|(record, host_address, target)| {
+            let is_meant = host_address.is_none_or(|address| address == to.ip()) && target.is_ipv6() == to.is_ipv6();
+            is_meant.then_some((record, target))
+        })
+    }
+
+    /// Everybody who publishes a port, on which host address, and where that leads.
+    pub(super) fn published(
+        &self,
+        protocol: Protocol,
+        port: u16,
+    ) -> impl Iterator<Item = (&Record, Option<IpAddr>, SocketAddr)> {
+        self.records.iter().flat_map(move |record| {
+            let objects = desired(record).map(|desired| desired.attachment).unwrap_or_default();
+            objects.into_iter().filter_map(move |object| match object {
+                Object::Nat(NatRule::Publish { host_address, protocol: its, host_port, to, .. })
+                    if its == protocol && host_port == port =>
+                {
+                    Some((record, host_address, to))
+                }
+                _ => None,
+            })
+        })
+    }
+
+    /// What a check has found about what `record` asks for of a kind, if anything: the first in the
+    /// order in which things are made.
+    pub(super) fn drift(&self, record: &Record, is_meant: impl Fn(&Object) -> bool) -> Option<Halt> {
+        let wanted = desired(record).map(|desired| desired.all()).unwrap_or_default();
+        wanted.iter().filter(|object| is_meant(object)).find_map(|object| {
+            let text = object.to_string();
+            let found = self.drift.iter().find(|repaired| repaired.object == text)?;
+            let mut by = format!("{text}: {}", found.found);
+            if let Object::Sysctl(Sysctl { name, .. }) = object {
+                by += &origin(name);
+            }
+            Some(Halt::at(HOST, by, Cure::repair()))
+        })
+    }
+
+    /// Whether a setting of the host is on, or not there at all; what is off is named.
+    pub(super) fn switched_on(&self, name: &str) -> Result<(), Halt> {
+        match self.kernel.setting(Place::Host, name)?.as_deref() {
+            Some("0") => {
+                let asked = self.records.iter().find_map(|record| {
+                    self.drift(record, |object| matches!(object, Object::Sysctl(setting) if setting.name == name))
+                });
+                let dotted = name.replace('/', ".");
+                Err(asked.unwrap_or_else(|| {
+                    let by = format!("sysctl {dotted} is 0{}", origin(name));
+                    // Interface names may contain dots.
+                    Halt::at(HOST, by, Cure::Command(format!("sysctl -w {name}=1")))
+                }))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The file that sets `name` at every start, in words; nothing if none does.
+pub(super) fn origin(name: &str) -> String {
+    match store::who_sets(Path::new("/"), name) {
+        Ok(Some((path, line, value))) => format!(" (line {line} of {} sets it to {value})", path.display()),
+        _ => String::new(),
+    }
+}
+
+/// Whether the attachment is a port of a bridge of the host's.
+pub(super) fn is_bridged(record: &Record) -> bool {
+    matches!(record.network.mode, Mode::Bridge(_) | Mode::Overlay(_))
+}
+
+/// The addresses an attachment was given.
+pub(super) fn addresses(record: &Record) -> impl Iterator<Item = IpAddr> {
+    record.lease.iter().flat_map(|lease| &lease.addresses).map(|leased| leased.address.ip())
+}
+
+/// `container web-1`
+pub(super) fn name(record: &Record) -> String {
+    format!("container {}", record.attachment.id.container)
+}
