@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use netcore::model::{AttachmentId, Flow, Name, PortMapping, Protocol};
 
+use crate::docker::SOCKET;
+
 /// Exit codes, as `--help` and the man page give them.
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -90,6 +92,9 @@ pub(crate) struct RepairArguments {
     /// Take back what --persist wrote; what is switched now stays so
     #[arg(long, conflicts_with_all = ["check", "persist"])]
     pub(crate) unpersist: bool,
+    /// Put back what is missing of the rules of a running dockerd, too, which listens at SOCKET
+    #[arg(long, value_name = "SOCKET", num_args = 0..=1, require_equals = true, default_missing_value = SOCKET)]
+    pub(crate) docker: Option<PathBuf>,
     /// Which network
     #[command(flatten)]
     pub(crate) network: NetworkArgument,
@@ -107,9 +112,10 @@ pub(crate) struct WatchArguments {
 /// What `doctor` is to follow.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArguments {
-    /// A container or a network; everything that is attached when absent
-    #[arg(value_name = "CONTAINER|NETWORK")]
-    pub(crate) about: Option<Name>,
+    /// A container or a network; everything that is attached, and a running dockerd's own rules, when
+    /// absent; or an error that iptables has printed
+    #[arg(value_name = "CONTAINER|NETWORK|MESSAGE")]
+    pub(crate) about: Option<String>,
     /// FROM→TO:PORT or FROM->TO:PORT, with /udp if it is that; FROM and TO are a container, `host`,
     /// `outside` or an address
     #[arg(long, value_name = "FLOW")]

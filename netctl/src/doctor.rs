@@ -1,18 +1,19 @@
 //! `doctor`: what became of each flow that was followed.
 
+use std::path::Path;
+
 use netcore::engine::{Cure, Diagnosis};
+use netcore::model::Name;
 use netcore::{Engine, Error};
 
 use crate::cli::DoctorArguments;
+use crate::docker;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Cell, Tone, plain};
 
 /// Diagnoses, and prints what there is to say.
 pub(crate) async fn doctor(engine: &Engine, arguments: &DoctorArguments, json: bool) -> Result<Exit, Failure> {
-    let diagnoses = match engine.diagnose(arguments.about.as_ref(), arguments.flow.as_ref()).await {
-        Err(error @ Error::Invalid { .. }) => return Err(Failure::usage(error)),
-        diagnoses => diagnoses?,
-    };
+    let diagnoses = diagnose(engine, arguments).await?;
     if json {
         output::json(&diagnoses)?;
     } else {
@@ -24,6 +25,23 @@ pub(crate) async fn doctor(engine: &Engine, arguments: &DoctorArguments, json: b
         false if diagnoses.iter().all(Diagnosis::passes) => Exit::Done,
         false => Exit::Partial,
     })
+}
+
+async fn diagnose(engine: &Engine, arguments: &DoctorArguments) -> Result<Vec<Diagnosis>, Failure> {
+    let socket = Path::new(docker::SOCKET);
+    let about = arguments.about.as_deref();
+    if about.is_some_and(docker::is_missing_chain) {
+        return Ok(vec![docker::diagnose_error(socket)]);
+    }
+    let about: Option<Name> = about.map(str::parse).transpose().map_err(Failure::usage)?;
+    let mut diagnoses = match engine.diagnose(about.as_ref(), arguments.flow.as_ref()).await {
+        Err(error @ Error::Invalid { .. }) => return Err(Failure::usage(error)),
+        diagnoses => diagnoses?,
+    };
+    if about.is_none() && arguments.flow.is_none() {
+        diagnoses.extend(docker::diagnose(socket));
+    }
+    Ok(diagnoses)
 }
 
 fn print(diagnosis: &Diagnosis, verbose: bool) -> std::io::Result<()> {

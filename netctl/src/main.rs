@@ -3,6 +3,10 @@
 
 mod attachments;
 mod cli;
+mod docker;
+mod docker_api;
+mod docker_rules;
+mod docker_tables;
 mod doctor;
 mod exit;
 mod output;

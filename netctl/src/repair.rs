@@ -6,6 +6,7 @@ use netcore::Engine;
 use netcore::engine::{Outcome, Repair, RepairOptions};
 
 use crate::cli::RepairArguments;
+use crate::docker;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Cell, Tone, plain};
 
@@ -21,6 +22,11 @@ pub(crate) async fn repair_chains(engine: &Engine, arguments: &RepairArguments, 
     };
     if let Err(error) = &persisted {
         report.faults.push(error.to_string());
+    }
+    match arguments.docker.as_deref().map(|socket| docker::repair(socket, arguments.check)) {
+        None => {}
+        Some(Ok(rules)) => report.objects.extend(rules),
+        Some(Err(fault)) => report.faults.push(fault),
     }
     if json {
         output::json(&report)?;

@@ -22,6 +22,7 @@
 pub mod binaries;
 mod cni;
 pub mod containerd;
+pub mod docker;
 pub mod features;
 pub mod frames;
 mod host;

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use netcore_tests::netctl::netctl;
 use netcore_tests::traffic::{Place, Server, Udp, fetch, nobody_answers, serve, who_answers};
 use netcore_tests::{Attachment, Cni, Host, Netns, Network, Outside, Publish, binaries};
+use serde_json::json;
 
 const SUBNETS: &[&str] = &["10.20.0.0/24", "fd20::/64"];
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -335,6 +336,8 @@ fn iptables_of_both_kinds_is_named_in_its_own_terms() {
         for (rules, stops, named) in [
             ("iptables -P FORWARD DROP", &IN, "the policy of chain FORWARD in table"),
             ("iptables -P FORWARD DROP", &OUT, "the policy of chain FORWARD in table"),
+            // By br_netfilter, from one port of the bridge to another.
+            ("iptables -P FORWARD DROP", &SIDEWAYS, "the policy of chain FORWARD in table"),
             (
                 "iptables -N ADMIN; iptables -A FORWARD -i uplink -j ADMIN; \
                  iptables -A ADMIN -p tcp -m conntrack --ctstate NEW,INVALID -m tcp --dport 80:90 -m comment --comment 'no web' -j REJECT",
@@ -357,6 +360,41 @@ fn iptables_of_both_kinds_is_named_in_its_own_terms() {
             world.host.run(&flush.replace("iptables", &format!("iptables-{kind}")));
         }
     }
+}
+
+#[test]
+fn without_br_netfilter_bridged_packets_are_not_asked_about() {
+    let world = World::new();
+    world.host.run("iptables-nft -P FORWARD DROP; sysctl -qw net.bridge.bridge-nf-call-iptables=0");
+    assert!((SIDEWAYS.from)(&world).asks(SIDEWAYS.to, SIDEWAYS.port));
+    world.passes(SIDEWAYS.flow);
+    nobody_answers(&*world.outside, Outside::HOST_V4, 8080);
+    assert_eq!(world.diagnose(IN.flow).0, 1);
+}
+
+/// What the network's own configuration drops is not to be mended in the firewall.
+#[test]
+fn a_container_that_sends_as_somebody_else_is_named() {
+    let host = Host::new();
+    let network = Network::new(
+        "strict",
+        json!({ "type": "bridge", "bridge": "strict0", "isDefaultGateway": true, "ipMasq": true, "macspoofchk": true,
+                "ipam": { "type": "host-local", "subnet": "10.30.0.0/24" } }),
+    );
+    let outside = host.outside();
+    let _server = serve(&*outside, "outside", 443);
+    let container = host.netns("liar");
+    let _attachment = host.cni(network).attachment(&container).added();
+    assert_eq!(who_answers(&container, Outside::V4, 443), "outside");
+    netctl(&host, "doctor liar").ended(0);
+    container.run(
+        "ip link set eth0 down; ip link set eth0 address 02:00:00:00:00:99; ip link set eth0 up; \
+                   ip route add default via 10.30.0.1",
+    );
+    nobody_answers(&container, Outside::V4, 443);
+    let told = netctl(&host, "doctor liar").ended(1);
+    assert!(told.says(&["in table bridge netcore drops it"]), "{}", told.text);
+    assert!(told.says(&["advice", "macspoofchk"]), "{}", told.text);
 }
 
 #[test]

@@ -12,6 +12,9 @@ use crate::model::rules::{Backend, Family, Hook};
 /// The table of firewalld.
 const FIREWALLD: &str = "firewalld";
 
+/// Our own.
+const OURS: &str = "netcore";
+
 /// `rule with handle 5 of chain forward in table inet admin`
 pub(super) fn describe(blame: &Blame) -> String {
     let Blame { family, table, chain, .. } = blame;
@@ -42,6 +45,11 @@ pub(super) fn admit(blame: &Blame, packet: &Packet, scene: &Scene, on_host: bool
         return firewalld(blame, packet);
     }
     let Blame { family, table, chain, .. } = blame;
+    if table == OURS {
+        let advice = "this is as the network's configuration has it (isolation, internal, ipspoofchk, macspoofchk): \
+                      change it there, and attach the container again";
+        return Cure::Advice(advice.to_owned());
+    }
     if blame.handle.is_none() && blame.hook == Hook::Forward {
         return by_interface(blame, packet, scene);
     }
