@@ -3,10 +3,11 @@
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::time::Duration;
 
 use netcore_tests::netctl::netctl;
 use netcore_tests::traffic::{Place, Server, Udp, fetch, nobody_answers, serve, who_answers};
-use netcore_tests::{Attachment, Cni, Host, Netns, Network, Outside, Publish, binaries};
+use netcore_tests::{Attachment, Cni, Host, Netns, Network, Outside, Publish, binaries, skip, wait_for};
 use serde_json::json;
 
 const SUBNETS: &[&str] = &["10.20.0.0/24", "fd20::/64"];
@@ -27,7 +28,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let host = Host::new();
+        Self::on(Host::new())
+    }
+
+    fn on(host: Host) -> Self {
         let outside = host.outside();
         let web = host.cni(Network::bridge("web", SUBNETS));
         let (container, neighbour) = (host.netns("web-1"), host.netns("web-2"));
@@ -120,6 +124,8 @@ const SIDE: Traffic = Traffic {
     to: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
     port: 8080,
 };
+
+const HOST: Traffic = Traffic { flow: "outside→host:7777", port: 7777, ..IN };
 
 const ALL: [&Traffic; 7] = [&IN, &IN6, &LOCAL, &OUT, &OUT6, &SIDEWAYS, &HAIRPIN];
 
@@ -395,6 +401,79 @@ fn a_container_that_sends_as_somebody_else_is_named() {
     let told = netctl(&host, "doctor liar").ended(1);
     assert!(told.says(&["in table bridge netcore drops it"]), "{}", told.text);
     assert!(told.says(&["advice", "macspoofchk"]), "{}", told.text);
+}
+
+/// What a network is kept from is kept from it, and said so; what the administrator adds is his.
+#[test]
+fn isolation_is_named_as_what_the_configuration_asks_for() {
+    let world = World::new();
+    let network = |name: &str, subnet: &str, key: &str, value: serde_json::Value| {
+        let mut plugin = json!({ "type": "bridge", "bridge": name, "isDefaultGateway": true, "ipMasq": true,
+            "capabilities": { "portMappings": true }, "ipam": { "type": "host-local", "subnet": subnet } });
+        plugin[key] = value;
+        world.host.cni(Network::new(name, plugin))
+    };
+    let (apart, inner) = (
+        network("apart", "10.40.0.0/24", "isolation", json!("network")),
+        network("inner", "10.50.0.0/24", "internal", json!(true)),
+    );
+    let (one, two) = (world.host.netns("apart-1"), world.host.netns("inner-1"));
+    let address = apart.attachment(&one).publish(Publish::tcp(9003, 80)).added().address();
+    let _inner = inner.attachment(&two).added();
+    let _server = serve(&one, "apart-1", 80);
+    assert_eq!(who_answers(&*world.outside, Outside::HOST_V4, 9003), "apart-1");
+    world.passes("outside→apart-1:80");
+    nobody_answers(&world.container, address, 80);
+    let told = netctl(&world.host, "doctor --flow 'web-1→apart-1:80'").ended(1);
+    assert!(told.says(&["of chain forward in table inet netcore drops it"]), "{}", told.text);
+    assert!(told.says(&["advice", "isolation"]), "{}", told.text);
+    nobody_answers(&two, Outside::V4, 443);
+    let told = netctl(&world.host, "doctor --flow 'inner-1→outside:443'").ended(1);
+    assert!(told.says(&["no route to 198.51.100.2: network inner is internal"]), "{}", told.text);
+    // What should get through does.
+    netctl(&world.host, "doctor inner").ended(0);
+    netctl(&world.host, "doctor apart").ended(0);
+    let rule = "nft add rule inet netcore user ip saddr 198.51.100.0/24 tcp dport 80 drop";
+    prove(&world, &on_host(rule, &IN, &["of chain user in table inet netcore drops it"]));
+}
+
+/// firewalld, by its zones and in its own words.
+#[test]
+fn what_firewalld_rejects_is_named_by_its_zone() {
+    for program in ["firewalld", "firewall-cmd", "dbus-daemon"] {
+        if !binaries::installed(program) {
+            skip!("{program} is not installed");
+        }
+    }
+    for backend in ["nftables", "iptables"] {
+        let world = World::on(Host::with_processes());
+        let _server = serve(&world.host, "host", 7777);
+        world.host.run(&format!(
+            "mkdir -p /run/firewalld /run/log /run/dbus; cp -a /etc/firewalld/. /run/firewalld/
+             mount --bind /run/firewalld /etc/firewalld; mount --bind /run/log /var/log
+             sed -i 's/^FirewallBackend=.*/FirewallBackend={backend}/' /etc/firewalld/firewalld.conf
+             dbus-daemon --system --fork; firewalld --nofork --nopid >/run/firewalld.log 2>&1 &"
+        ));
+        wait_for("firewalld runs", Duration::from_secs(60), || {
+            world.host.try_run("firewall-cmd --state").status.success()
+        });
+        // What is published is translated, which is reason enough for firewalld.
+        assert_eq!(who_answers(&*world.outside, Outside::HOST_V4, 8080), "web-1");
+        world.passes(IN.flow);
+        for (stops, what) in
+            [(&OUT, "firewall-cmd --zone=trusted --change-interface=web"), (&HOST, "--add-port=7777/tcp")]
+        {
+            assert!(!(stops.from)(&world).asks(stops.to, stops.port), "{backend}: {}", stops.flow);
+            let (code, told, cure) = world.diagnose(stops.flow);
+            assert_eq!(code, 1, "{backend}: {told}");
+            assert!(told.contains("which is of zone public of firewalld, rejects it"), "{backend}: {told}");
+            let cure = cure.expect("a command");
+            assert!(cure.contains(what), "{backend}: {cure}");
+            world.cure(&cure);
+            assert!((stops.from)(&world).asks(stops.to, stops.port), "{backend}: `{cure}` is no cure");
+            world.passes(stops.flow);
+        }
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::packet::{Packet, Wire};
 use super::walk::{Walk, listens};
-use super::world::{HOST, World, addresses, name};
+use super::world::{HOST, World, addresses, name, way_out};
 use super::{Cure, Halt};
 use crate::engine::desired;
 use crate::kernel::Inspect;
@@ -227,6 +227,14 @@ impl<'w, K: Inspect> Container<'w, K> {
                 let destination = route.destination;
                 let command = format!("ip {family}route replace {destination}{via} dev {}", route.link);
                 Halt::at(&self.name(), format!("{by} ({drift})"), self.command(&command))
+            }
+            None if way_out(self.record).1 => {
+                let advice = "attach it to another network, too, to give it a way out".to_owned();
+                Halt::at(
+                    &self.name(),
+                    format!("{by}: network {} is internal", self.record.network.name),
+                    Cure::Advice(advice),
+                )
             }
             None => {
                 let advice = "look at its routes: `ip route` in the container".to_owned();

@@ -15,12 +15,20 @@ const FIREWALLD: &str = "firewalld";
 /// Our own.
 const OURS: &str = "netcore";
 
+/// The chain in it that is not.
+const ADMINISTRATORS: &str = "user";
+
 /// `rule with handle 5 of chain forward in table inet admin`
 pub(super) fn describe(blame: &Blame) -> String {
     let Blame { family, table, chain, .. } = blame;
     let place = match blame.backend {
         Backend::Nft => format!("chain {chain} in table {} {table}", family.name()),
         Backend::Legacy => format!("chain {chain} in table {table} of {}", program(blame)),
+    };
+    let place = match zone(blame) {
+        Some("") => format!("{place}, which is firewalld's,"),
+        Some(zone) => format!("{place}, which is of zone {zone} of firewalld,"),
+        None => place,
     };
     match (blame.handle, blame.backend) {
         (Some(handle), Backend::Nft) => format!("the rule with handle {handle} of {place}"),
@@ -41,13 +49,13 @@ pub(super) fn remove(blame: &Blame) -> Cure {
 
 /// Lets `packet`, and what is like it, past what stops it.
 pub(super) fn admit(blame: &Blame, packet: &Packet, scene: &Scene, on_host: bool) -> Cure {
-    if blame.table == FIREWALLD && blame.backend == Backend::Nft && on_host {
-        return firewalld(blame, packet);
+    if let (Some(zone), true) = (zone(blame), on_host) {
+        return firewalld(blame, zone, packet);
     }
     let Blame { family, table, chain, .. } = blame;
-    if table == OURS {
+    if table == OURS && chain != ADMINISTRATORS {
         let advice = "this is as the network's configuration has it (isolation, internal, ipspoofchk, macspoofchk): \
-                      change it there, and attach the container again";
+                      change it there, and attach its containers again";
         return Cure::Advice(advice.to_owned());
     }
     if blame.handle.is_none() && blame.hook == Hook::Forward {
@@ -87,15 +95,27 @@ fn by_interface(blame: &Blame, packet: &Packet, scene: &Scene) -> Cure {
     })
 }
 
+/// The zone or policy of firewalld's that the rule is of, if it is one of firewalld's: it is part of the
+/// names of its chains, in its own table and in those of iptables. Empty for rules of all zones.
+fn zone(blame: &Blame) -> Option<&str> {
+    let prefixes = ["filter_FWD_", "filter_IN_", "FWD_", "IN_", "filter_FORWARD", "filter_INPUT"];
+    let of_chain = prefixes.iter().find_map(|prefix| blame.chain.strip_prefix(prefix));
+    if blame.table == FIREWALLD { Some(of_chain.unwrap_or_default()) } else { of_chain.filter(|_| is_iptables(blame)) }
+}
+
 /// firewalld's own terms (firewall-cmd(1)).
-fn firewalld(blame: &Blame, packet: &Packet) -> Cure {
+fn firewalld(blame: &Blame, zone: &str, packet: &Packet) -> Cure {
     let twice = |arguments: String| format!("firewall-cmd {arguments} && firewall-cmd --permanent {arguments}");
-    Cure::Command(match (blame.hook, &packet.came_by, &packet.leaves_by) {
-        (Hook::Forward, Some(came_by), _) if packet.dnat && !packet.is_answer => {
-            twice(format!("--zone=trusted --change-interface={}", packet.leaves_by.as_ref().unwrap_or(came_by).name))
+    let zone = if zone.is_empty() { String::new() } else { format!("--zone={zone} ") };
+    Cure::Command(match (blame.hook, &packet.came_by) {
+        // Otherwise what was translated passes before it comes to zones.
+        (Hook::Forward, _) if packet.dnat && !packet.is_answer && blame.table == FIREWALLD => {
+            "sed -i 's/^StrictForwardPorts=.*/StrictForwardPorts=no/' /etc/firewalld/firewalld.conf && \
+             firewall-cmd --reload"
+                .to_owned()
         }
-        (Hook::Forward, Some(came_by), _) => twice(format!("--zone=trusted --change-interface={}", came_by.name)),
-        _ => twice(format!("--add-port={}/{}", packet.destination.port(), packet.protocol)),
+        (Hook::Forward, Some(came_by)) => twice(format!("--zone=trusted --change-interface={}", came_by.name)),
+        _ => twice(format!("{zone}--add-port={}/{}", packet.destination.port(), packet.protocol)),
     })
 }
 

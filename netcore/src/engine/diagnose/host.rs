@@ -7,11 +7,11 @@ use super::cure;
 use super::evaluate::Blame;
 use super::packet::{Packet, Wire};
 use super::walk::{Arrival, Walk, listens};
-use super::world::{HOST, name};
+use super::world::{HOST, name, way_out};
 use super::{Cure, Halt};
 use crate::kernel::Inspect;
 use crate::model::rules::Hook;
-use crate::model::{Mode, NatRule, Object, Protocol, Table, Way};
+use crate::model::{NatRule, Object, Protocol, Table, Way};
 use crate::store::Record;
 
 /// Where connections are translated, as priorities (`NF_IP_PRI_NAT_DST`, `NF_IP_PRI_NAT_SRC`).
@@ -221,11 +221,7 @@ impl<'w, K: Inspect> Walk<'w, K> {
 
     /// A container's own address has left the host: nobody out there knows it, if it is to be masqueraded.
     pub(super) fn is_masqueraded(&mut self, record: &Record, source: IpAddr) -> Result<(), Halt> {
-        let wanted = match &record.network.mode {
-            Mode::Bridge(config) => config.ip_masq,
-            Mode::Overlay(config) => config.ip_masq,
-            _ => false,
-        };
+        let (wanted, _) = way_out(record);
         if !wanted {
             return Ok(());
         }

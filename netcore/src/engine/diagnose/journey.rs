@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::packet::Packet;
-use super::world::{World, addresses, is_bridged};
+use super::world::{World, addresses, is_bridged, way_out};
 use crate::error::{Error, Result};
 use crate::kernel::Inspect;
-use crate::model::{End, Flow, Mode, Name, PortMapping, Protocol};
+use crate::model::{End, Flow, Name, PortMapping, Protocol};
 use crate::store::Record;
 
 /// A flow with all that its text leaves open.
@@ -69,6 +69,7 @@ fn unknown(name: &Name) -> Error {
 /// What should get through for an attachment.
 fn usual(record: &Record) -> Vec<Journey<'_>> {
     let container = || End::Container(record.attachment.id.container.clone());
+    let (leaves, is_internal) = way_out(record);
     let mut journeys = Vec::new();
     let families: Vec<bool> =
         [false, true].into_iter().filter(|v6| addresses(record).any(|address| address.is_ipv6() == *v6)).collect();
@@ -84,7 +85,7 @@ fn usual(record: &Record) -> Vec<Journey<'_>> {
                 };
                 journeys.push(Journey { flow, v6, from, to: on.map_or(To::Host, To::Address) });
             };
-            if !on.is_some_and(|address| address.is_loopback()) {
+            if !is_internal && !on.is_some_and(|address| address.is_loopback()) {
                 add(End::Outside, From::Outside(None), on);
             }
             // ::1 cannot be published; what else the host calls itself does not matter.
@@ -93,12 +94,7 @@ fn usual(record: &Record) -> Vec<Journey<'_>> {
             }
         }
     }
-    let leaves = match &record.network.mode {
-        Mode::Bridge(config) => config.ip_masq,
-        Mode::Overlay(config) => config.ip_masq,
-        _ => false,
-    };
-    for v6 in families.into_iter().filter(|_| leaves) {
+    for v6 in families.into_iter().filter(|_| leaves && !is_internal) {
         let flow = Flow { from: container(), to: End::Outside, port: SOME_SERVICE, protocol: Protocol::Tcp };
         journeys.push(Journey { flow, v6, from: From::Container(record), to: To::Outside });
     }

@@ -111,6 +111,15 @@ pub(super) fn is_bridged(record: &Record) -> bool {
     matches!(record.network.mode, Mode::Bridge(_) | Mode::Overlay(_))
 }
 
+/// Whether traffic that leaves is to get the host's address, and whether none is to leave.
+pub(super) fn way_out(record: &Record) -> (bool, bool) {
+    match &record.network.mode {
+        Mode::Bridge(config) => (config.ip_masq, config.internal),
+        Mode::Overlay(config) => (config.ip_masq, config.internal),
+        _ => (false, false),
+    }
+}
+
 /// The addresses an attachment was given.
 pub(super) fn addresses(record: &Record) -> impl Iterator<Item = IpAddr> {
     record.lease.iter().flat_map(|lease| &lease.addresses).map(|leased| leased.address.ip())
