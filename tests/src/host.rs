@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::binaries;
 use crate::processes::Init;
-use crate::{Cni, Namespaces, Network, Plugin, Snapshot, wait_for};
+use crate::{Cni, Daemon, Namespaces, Network, Plugin, Snapshot, wait_for};
 
 /// Where plugins are found on a [`Host`]: ours, under every name they answer to.
 pub(crate) const PLUGIN_DIRECTORY: &str = "/run/cni/bin";
@@ -76,6 +76,13 @@ impl Host {
     #[must_use]
     pub fn try_run(&self, command: &str) -> Output {
         try_run(&self.namespaces, command)
+    }
+
+    /// Starts a shell command on this machine that goes on beside the test, and is killed when what is
+    /// returned is dropped. It has to `exec` what goes on.
+    #[must_use]
+    pub fn run_beside(&self, command: &str) -> Daemon {
+        Daemon::start(&self.namespaces, Command::new("bash").args(["-ec", command]))
     }
 
     /// A container's namespace, new and empty, at `/run/netns/NAME`.

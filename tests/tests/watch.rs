@@ -4,10 +4,11 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use netcore_tests::binaries::installed;
 use netcore_tests::netctl::netctl;
 use netcore_tests::traffic::{Server, fetch, serve, who_answers};
 use netcore_tests::watch::{PATIENCE, Watching};
-use netcore_tests::{Attachment, Cni, Host, Netns, Network, Outside, Publish, wait_for};
+use netcore_tests::{Attachment, Cni, Host, Netns, Network, Outside, Publish, skip, wait_for};
 
 const SUBNETS: &[&str] = &["10.20.0.0/24", "fd20::/64"];
 
@@ -190,7 +191,7 @@ fn a_supervisor_is_told_how_it_is_and_it_ends_when_it_is_told() {
     watching.signal("TERM");
     assert_eq!(watching.ended(), Some(0), "{}", watching.said());
     wait_for("it says that it ends", PATIENCE, || told().contains("STOPPING=1"));
-    assert!(watching.said().ends_with("stopped\n"), "{}", watching.said());
+    wait_for("it is said that it ends", PATIENCE, || watching.said().ends_with("stopped\n"));
 }
 
 /// What its unit leaves it.
@@ -217,6 +218,49 @@ fn without_permission_it_says_so() {
     let mut watching = Watching::with(&host, before, "");
     assert_eq!(watching.ended(), Some(4));
     wait_for("it says why", PATIENCE, || watching.said().contains("CAP_NET_ADMIN"));
+}
+
+/// A bus that comes only when the watch is there already, and somebody on it who is firewalld by name:
+/// what matters here is what it says.
+#[test]
+fn what_firewalld_says_is_heard_once_there_is_a_bus() {
+    // The bus gives the name away as firewalld's own files say.
+    if let Some(program) = ["dbus-daemon", "firewalld"].into_iter().find(|program| !installed(program)) {
+        skip!("{program} is not installed");
+    }
+    let world = World::new();
+    let watching = Watching::on(&world.host);
+    let looked = |reason: &str| {
+        let looks = watching.events("looked");
+        looks.iter().filter(|look| look["reasons"].to_string().contains(reason)).count()
+    };
+    let _bus = world.host.run_beside("mkdir -p /run/dbus; exec dbus-daemon --system --nofork --nopidfile");
+    // The kernel tells nobody of this; what firewalld says does.
+    let off = "sysctl -qw net.ipv4.conf.web.route_localnet=0";
+    let on = || world.host.run("sysctl -n net.ipv4.conf.web.route_localnet").trim() == "1";
+    let say = |signal: &str| {
+        let script = format!(
+            "import dbus, dbus.lowlevel, time
+bus = dbus.SystemBus()
+bus.request_name('org.fedoraproject.FirewallD1')
+if '{signal}':
+    bus.send_message(dbus.lowlevel.SignalMessage(
+        '/org/fedoraproject/FirewallD1', 'org.fedoraproject.FirewallD1', '{signal}'))
+bus.flush()
+time.sleep(0.2)"
+        );
+        world.host.try_run(&format!("/usr/bin/python3 -c \"{script}\"")).status.success()
+    };
+    wait_for("the bus is heard", PATIENCE, || {
+        world.host.run(off);
+        say("") && looked("firewalld has started") > 0
+    });
+    wait_for("it is looked at when firewalld starts", PATIENCE, on);
+    let before = looked("firewalld was reloaded");
+    world.host.run(off);
+    assert!(say("Reloaded"));
+    wait_for("it is looked at when firewalld has reloaded", PATIENCE, || looked("firewalld was reloaded") > before);
+    wait_for("what was off is on", PATIENCE, on);
 }
 
 #[test]

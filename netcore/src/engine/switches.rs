@@ -43,20 +43,25 @@ impl<K: Kernel> Engine<K> {
             return Ok(None);
         }
         let mut ledger = self.store.ledger()?;
-        let on = settings(wanted).filter(|setting| setting.value == "1").map(|setting| setting.name.clone()).collect();
+        let on: HashSet<String> =
+            settings(wanted).filter(|setting| setting.value == "1").map(|setting| setting.name.clone()).collect();
         for ipv6 in [false, true] {
             let Some(name) = of_all(ipv6).filter(|name| asks(name)) else { continue };
             if !switched.iter().any(|(_, setting)| setting.name == name) {
                 self.remember_off(kernel, &mut ledger, ipv6)?;
                 continue;
             }
-            // With the switch of all off, what is on was switched on by somebody, and what is off then
-            // means something, too.
-            let singles = kernel.forwarding_switches(ipv6)?;
-            if singles.iter().any(|single| single.value == "1") {
-                let (on, off): (Vec<_>, Vec<_>) = singles.into_iter().partition(|single| single.value == "1");
-                ledger.ledger.off.extend(off.into_iter().map(|single| single.name));
-                ledger.ledger.on_before.extend(on.into_iter().map(|single| single.name));
+            // With the switch of all off and that of the way out on, somebody forwards by single
+            // interfaces, and those that are off are meant to be.
+            let (singles, all) = self.switches(kernel, ipv6)?;
+            let (is_on, is_off): (Vec<_>, Vec<_>) = singles.into_iter().partition(|single| single.value == "1");
+            let by_singles = match kernel.default_link(Place::Host).await? {
+                Some(way_out) => is_on.iter().any(|single| is_switch_of(single, way_out.as_str())),
+                None => is_on.iter().any(|single| !on.contains(&single.name)),
+            };
+            if all == Some(false) && by_singles {
+                ledger.ledger.off.extend(is_off.into_iter().map(|single| single.name));
+                ledger.ledger.on_before.extend(is_on.into_iter().map(|single| single.name));
             }
             ledger.ledger.throwing = true;
         }
@@ -174,13 +179,29 @@ impl<K: Kernel> Engine<K> {
         ledger.forget()
     }
 
+    /// While the host forwards, what does not is meant not to.
     fn remember_off(&self, kernel: &K, ledger: &mut HeldLedger, ipv6: bool) -> Result<()> {
-        let family = if ipv6 { "net/ipv6/" } else { "net/ipv4/" };
-        let off = kernel.forwarding_switches(ipv6)?.into_iter().filter(|single| single.value == "0");
-        ledger.ledger.off.retain(|name| !name.starts_with(family));
-        ledger.ledger.off.extend(off.map(|single| single.name));
+        let (singles, all) = self.switches(kernel, ipv6)?;
+        if all == Some(true) {
+            let family = if ipv6 { "net/ipv6/" } else { "net/ipv4/" };
+            let off = singles.into_iter().filter(|single| single.value == "0");
+            ledger.ledger.off.retain(|name| !name.starts_with(family));
+            ledger.ledger.off.extend(off.map(|single| single.name));
+        }
         Ok(())
     }
+
+    /// Those of single interfaces, and whether that of all is on, if it is not being thrown.
+    fn switches(&self, kernel: &K, ipv6: bool) -> Result<(Vec<Sysctl>, Option<bool>)> {
+        let is_of_all = |setting: &Sysctl| OF_ALL.iter().any(|(name, _)| *name == setting.name);
+        let (all, singles): (Vec<_>, Vec<_>) = kernel.forwarding_switches(ipv6)?.into_iter().partition(is_of_all);
+        Ok((singles, all.first().map(|setting| setting.value != "0")))
+    }
+}
+
+/// Whether `single` is the forwarding switch of `interface`.
+fn is_switch_of(single: &Sysctl, interface: &str) -> bool {
+    single.name.strip_suffix("/forwarding").is_some_and(|name| name.ends_with(&format!("/conf/{interface}")))
 }
 
 /// What a step switches, from what to what, if it switches a setting of the host.

@@ -5,7 +5,7 @@
 //! interface's `accept_ra` is 2 (Documentation/networking/ip-sysctl.rst). And the switch of the whole
 //! host, when it is thrown, throws those of single interfaces with it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io;
 
@@ -14,7 +14,7 @@ use netlink_sys::{Socket as NetlinkSocket, protocols::NETLINK_ROUTE};
 use nftnl_sys::libc;
 use rustix::net::{AddressFamily, SocketType};
 
-use super::events::{Message, NETCONFA_FORWARDING, NETCONFA_IFINDEX, attribute};
+use super::events::{Message, NETCONFA_FORWARDING, NETCONFA_IFINDEX, NETCONFA_IFINDEX_ALL, attribute};
 use crate::error::{Error, Result};
 use crate::model::{Place, Sysctl};
 
@@ -42,21 +42,23 @@ pub(super) fn switches(ipv6: bool) -> Result<Vec<Sysctl>> {
     };
     let names =
         rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).map_err(|error| failed(error.into()))?;
-    let switches = netconf(ipv6).map_err(failed)?.into_iter().filter_map(|(index, on)| {
-        let name = rustix::net::netdevice::index_to_name(&names, u32::try_from(index).ok()?).ok()?;
-        let name = name.as_str();
-        let setting = || Sysctl {
-            place: Place::Host,
-            name: format!("net/{family}/conf/{name}/forwarding"),
-            value: on.to_string(),
+    // Somebody may be throwing all of them at this moment: what is said twice is so.
+    let (once, again) = (netconf(ipv6).map_err(failed)?, netconf(ipv6).map_err(failed)?);
+    let stays = |said: &(i32, i32)| again.contains(said);
+    let switches = once.into_iter().filter(stays).filter_map(|(index, on)| {
+        let name = if index == NETCONFA_IFINDEX_ALL {
+            (if ipv6 { "net/ipv6/conf/all/forwarding" } else { "net/ipv4/ip_forward" }).to_owned()
+        } else {
+            let name = rustix::net::netdevice::index_to_name(&names, u32::try_from(index).ok()?).ok()?;
+            format!("net/{family}/conf/{}/forwarding", Some(name).filter(|name| name != "lo")?)
         };
-        (name != "lo").then(setting)
+        Some(Sysctl { place: Place::Host, name, value: on.to_string() })
     });
     Ok(switches.collect())
 }
 
 /// Whether they forward, by the index of the interface; those that stand for all are negative.
-fn netconf(ipv6: bool) -> io::Result<Vec<(i32, i32)>> {
+fn netconf(ipv6: bool) -> io::Result<HashSet<(i32, i32)>> {
     let mut socket = NetlinkSocket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     let family = if ipv6 { libc::AF_INET6 } else { libc::AF_INET } as u8;
@@ -67,7 +69,7 @@ fn netconf(ipv6: bool) -> io::Result<Vec<(i32, i32)>> {
     request.extend([0; 8]);
     request.extend([family, 0, 0, 0]);
     socket.send(&request, 0)?;
-    let (mut found, mut done) = (Vec::new(), Ok(false));
+    let (mut found, mut done) = (HashSet::new(), Ok(false));
     let mut buffer = Vec::with_capacity(LISTING_BYTES);
     while let Ok(false) = done {
         buffer.clear();
@@ -81,7 +83,7 @@ fn netconf(ipv6: bool) -> io::Result<Vec<(i32, i32)>> {
     match done {
         Ok(_) => Ok(found),
         // No IPv6, no switches.
-        Err(code) if code == -libc::EOPNOTSUPP => Ok(Vec::new()),
+        Err(code) if code == -libc::EOPNOTSUPP => Ok(HashSet::new()),
         Err(code) => Err(io::Error::from_raw_os_error(-code)),
     }
 }

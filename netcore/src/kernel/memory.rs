@@ -365,7 +365,8 @@ impl Kernel for Memory {
 
     fn forwarding_switches(&self, ipv6: bool) -> Result<Vec<Sysctl>> {
         let family = if ipv6 { "ipv6" } else { "ipv4" };
-        let is_meant = |setting: &Sysctl| is_switch_of_one(&setting.name, family);
+        let of_all = if ipv6 { "net/ipv6/conf/all/forwarding" } else { "net/ipv4/ip_forward" };
+        let is_meant = |setting: &Sysctl| setting.name == of_all || is_switch_of_one(&setting.name, family);
         let held = self.held();
         let settings = held.objects.iter().filter_map(|(_, object)| match object {
             Object::Sysctl(setting) if setting.place == Place::Host && is_meant(setting) => Some(setting.clone()),

@@ -105,8 +105,8 @@ pub trait Kernel: Sized {
     /// [`Error::Kernel`](crate::Error::Kernel) when the kernel does not answer.
     async fn default_link(&self, place: Place) -> Result<Option<InterfaceName>>;
 
-    /// The forwarding switches of every single interface of the host, as they are, without `lo` and
-    /// those that stand for all.
+    /// The forwarding switches of the whole host and of every single interface but `lo`, as they are;
+    /// without those that are being thrown.
     ///
     /// # Errors
     /// [`Error::File`](crate::Error::File) when they cannot be listed.

@@ -1,5 +1,6 @@
 //! `watch`: repairs by itself, until it is told to end.
 
+mod firewalld;
 mod log;
 mod stop;
 mod supervisor;
@@ -11,6 +12,7 @@ use futures::future::{Either, select};
 use netcore::Engine;
 use netcore::engine::{Mended, Outcome, Watch};
 
+use self::firewalld::Firewalld;
 use self::log::Log;
 use self::stop::Stop;
 use self::supervisor::Supervisor;
@@ -26,6 +28,7 @@ pub(crate) async fn watch(engine: &Engine, arguments: &WatchArguments, json: boo
     if !watch.hears_firewall() {
         log.warn("the kernel has no nf_tables: changes of the firewall are not heard, --every finds them");
     }
+    let mut firewalld = Firewalld::listen();
     let mut repairs = 0_u64;
     let mut first = true;
     loop {
@@ -45,7 +48,7 @@ pub(crate) async fn watch(engine: &Engine, arguments: &WatchArguments, json: boo
             supervisor.ready();
             first = false;
         }
-        if next(&mut watch, &mut stop, &supervisor).await?.is_none() {
+        if next(&mut watch, &mut stop, &mut firewalld, &supervisor).await?.is_none() {
             supervisor.stopping();
             log.stopped();
             return Ok(Exit::Done);
@@ -53,17 +56,38 @@ pub(crate) async fn watch(engine: &Engine, arguments: &WatchArguments, json: boo
     }
 }
 
+/// What ends a wait.
+enum Heard {
+    Trouble,
+    Stop,
+    Firewalld(&'static str),
+    Nothing,
+}
+
 /// Waits until there is something to look at, or until it is time to end: nothing then.
-async fn next(watch: &mut Watch<'_>, stop: &mut Stop, supervisor: &Supervisor) -> Result<Option<()>, Failure> {
-    let mut trouble = pin!(watch.trouble());
-    let mut stopped = pin!(stop.told());
+async fn next(
+    watch: &mut Watch<'_>,
+    stop: &mut Stop,
+    firewalld: &mut Firewalld,
+    supervisor: &Supervisor,
+) -> Result<Option<()>, Failure> {
     loop {
         supervisor.alive();
-        let tick = pin!(supervisor.tick());
-        match select(&mut trouble, select(&mut stopped, tick)).await {
-            Either::Left((heard, _)) => return Ok(heard.map(Some)?),
-            Either::Right((Either::Left(_), _)) => return Ok(None),
-            Either::Right((Either::Right(_), _)) => {}
+        let heard = {
+            let (told, tick) = (pin!(firewalld.told()), pin!(supervisor.tick()));
+            let (trouble, stopped) = (pin!(watch.trouble()), pin!(stop.told()));
+            match select(trouble, select(stopped, select(told, tick))).await {
+                Either::Left((heard, _)) => heard.map(|()| Heard::Trouble)?,
+                Either::Right((Either::Left(_), _)) => Heard::Stop,
+                Either::Right((Either::Right((Either::Left((what, _)), _)), _)) => Heard::Firewalld(what),
+                Either::Right((Either::Right((Either::Right(_), _)), _)) => Heard::Nothing,
+            }
+        };
+        match heard {
+            Heard::Trouble => return Ok(Some(())),
+            Heard::Stop => return Ok(None),
+            Heard::Firewalld(what) => watch.suspect(what),
+            Heard::Nothing => {}
         }
     }
 }

@@ -29,9 +29,8 @@ pub(super) const FORWARDING_ALONE: u32 = 36;
 pub(super) const SECOND_ATTRIBUTE: u32 = 28;
 pub(in crate::kernel) const NETCONFA_IFINDEX: u16 = 1;
 pub(in crate::kernel) const NETCONFA_FORWARDING: u16 = 2;
-/// `NETCONFA_IFINDEX_ALL`, `NETCONFA_IFINDEX_DEFAULT`.
-const ALL: i32 = -1;
-const DEFAULT: i32 = -2;
+pub(in crate::kernel) const NETCONFA_IFINDEX_ALL: i32 = -1;
+const NETCONFA_IFINDEX_DEFAULT: i32 = -2;
 
 /// `struct ifinfomsg`, `struct ifaddrmsg`, and `struct netconfmsg` filled up.
 const LINK_HEADER: usize = 16;
@@ -93,8 +92,8 @@ fn switch(body: &[u8], losses: &mut Losses) {
     let value = |kind| attribute(attributes, kind).and_then(|value| number(value, 0));
     let (Some(index), Some(on)) = (value(NETCONFA_IFINDEX), value(NETCONFA_FORWARDING)) else { return };
     match (index, on) {
-        (DEFAULT, _) => {}
-        (ALL, 1..) => losses.thrown(),
+        (NETCONFA_IFINDEX_DEFAULT, _) => {}
+        (NETCONFA_IFINDEX_ALL, 1..) => losses.thrown(),
         (_, 0) => losses.everything("forwarding was switched off"),
         _ => {}
     }
@@ -166,8 +165,12 @@ mod tests {
             let list: Vec<(u16, &[u8])> = list.iter().map(|(kind, value)| (*kind, &value[..])).collect();
             heard(&[(RTM_NEWNETCONF, [&[2, 0, 0, 0][..], &attributes(&list)].concat())])
         };
-        assert!(!said(ALL, 0).is_empty() && !said(3, 0).is_empty() && !said(ALL, 1).is_empty());
-        assert!(said(DEFAULT, 0).is_empty() && said(3, 1).is_empty());
+        assert!(
+            !said(NETCONFA_IFINDEX_ALL, 0).is_empty()
+                && !said(3, 0).is_empty()
+                && !said(NETCONFA_IFINDEX_ALL, 1).is_empty()
+        );
+        assert!(said(NETCONFA_IFINDEX_DEFAULT, 0).is_empty() && said(3, 1).is_empty());
     }
 
     #[test]
