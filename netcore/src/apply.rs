@@ -104,7 +104,8 @@ fn is_transaction(group: &[Step]) -> bool {
 /// Whether a step is done by making its object: a rule set is mended by making it again, in the
 /// transaction that brings back what stood in it.
 fn makes(step: &Step) -> bool {
-    matches!(step, Step::Create(_) | Step::Update { object: Object::Nat(NatRule::Ruleset { .. }), .. })
+    let mends = |object: &Object| matches!(object.rule(), Some(NatRule::Ruleset { .. }));
+    matches!(step, Step::Create(_)) || matches!(step, Step::Update { object, .. } if mends(object))
 }
 
 async fn carry_out<K: Kernel>(kernel: &K, group: &[Step]) -> Result<()> {

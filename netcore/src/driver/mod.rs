@@ -1,6 +1,7 @@
 //! Drivers: one file a mode. A driver is a pure function from what a user asked for to the
 //! objects the kernel should hold for it; it decides nothing about how they come to be, or go.
 
+mod admission;
 mod bridge;
 mod container;
 mod host;
@@ -14,8 +15,8 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 use crate::model::{
-    Attachment, BridgeConfig, ContainerConfig, HostConfig, Lease, MacvlanConfig, Mode, Network, NoneConfig, Object,
-    OverlayConfig,
+    Attachment, Backend, BridgeConfig, ContainerConfig, FirewallBackend, HostConfig, Lease, MacvlanConfig, Mode,
+    Network, NoneConfig, Object, OverlayConfig,
 };
 
 pub use bridge::BridgeNetwork;
@@ -44,6 +45,21 @@ impl Desired {
         for part in [&mut self.host, &mut self.network, &mut self.attachment] {
             part.retain(&is_meant);
         }
+    }
+
+    /// The same where `backend` is the firewall, for a container that has `lease`.
+    #[must_use]
+    pub fn under(self, backend: Backend, lease: &Lease) -> Self {
+        if backend.is_nftables() {
+            return self;
+        }
+        // Who has no address of ours may have others.
+        let families: Vec<bool> =
+            [false, true].into_iter().filter(|v6| lease.has(*v6) || lease.addresses.is_empty()).collect();
+        let under = |objects: Vec<Object>| objects.into_iter().flat_map(|object| object.under(backend, &families));
+        let [host, network, attachment] =
+            [self.host, self.network, self.attachment].map(|objects| under(objects).collect());
+        Self { host, network, attachment }
     }
 
     /// All of it, what is shared first.
@@ -156,6 +172,18 @@ pub fn complete(network: &Network, mut lease: Lease) -> Lease {
         Mode::Overlay(config) => overlay::complete(config, network, &mut lease),
     }
     lease
+}
+
+/// The firewall that `network` asks for by name.
+#[must_use]
+pub fn firewall(network: &Network) -> Option<FirewallBackend> {
+    let named = |config: &BridgeConfig| config.backend().and_then(|(_, name)| name.parse().ok());
+    match &network.mode {
+        Mode::Bridge(config) => named(config),
+        Mode::Overlay(config) => named(&config.bridge(&network.name)),
+        // They need none.
+        Mode::Macvlan(_) | Mode::None(_) | Mode::Host(_) | Mode::Container(_) => Some(FirewallBackend::Nftables),
+    }
 }
 
 /// Whether what attachments of `network` share goes with the last of them.

@@ -117,7 +117,9 @@ impl<K: Kernel> Engine<K> {
         }
         let (network, mut warnings) = self.locate(network).await?;
         warnings.extend(driver::curtail(&network, &mut attachment));
-        let mut work = Work { record: Record::new(network, attachment), made_shared: Vec::new() };
+        let backend = self.kernel.backend(driver::firewall(&network))?;
+        let record = Record::new(network, attachment).with_backend(backend);
+        let mut work = Work { record, made_shared: Vec::new() };
         match self.build(&kernel, &mut work).await {
             Ok(attached) => Ok(Attached { warnings, ..attached }),
             Err(failure) => {
@@ -161,14 +163,16 @@ impl<K: Kernel> Engine<K> {
         let record = known.unwrap_or_else(|| Record::new(driver::anywhere(network), attachment));
         let mut errors = self.withdraw(&record, locks).await;
         errors.extend(self.hand_over_ports(&record).await.err());
-        let expendable = match desired(&record) {
-            _ if !driver::is_shared_for_a_time(&record.network) => Ok(Vec::new()),
+        let shared = match desired(&record) {
             Ok(desired) if is_known => Ok(desired.network),
             // Whoever detached the last one may have died before this.
             _ => self.marked_as_shared(&record.network.name).await,
         };
-        match expendable {
-            Ok(expendable) => errors.extend(self.tidy(&record.network, &expendable).await.err()),
+        match shared {
+            Ok(shared) => {
+                let expendable = expendable(&record.network, shared);
+                errors.extend(self.tidy(&record.network, &expendable).await.err());
+            }
             Err(error) => errors.push(error),
         }
         errors.extend(self.tidy_host(&record).await.err());
@@ -240,11 +244,9 @@ impl<K: Kernel> Engine<K> {
         let mut stray = self.kernel.marked(&network.name).await?;
         stray.retain(|object| object.mark().is_some_and(|mark| *mark != shared && !survivors.contains(mark)));
         errors.extend(self.remove(None, &stray).await);
-        if driver::is_shared_for_a_time(network) {
-            match self.marked_as_shared(&network.name).await {
-                Ok(expendable) => errors.extend(self.tidy(network, &expendable).await.err()),
-                Err(error) => errors.push(error),
-            }
+        match self.marked_as_shared(&network.name).await {
+            Ok(shared) => errors.extend(self.tidy(network, &expendable(network, shared)).await.err()),
+            Err(error) => errors.push(error),
         }
         if errors.is_empty()
             && let Some(ipam) = self.ipam(network)?
@@ -261,6 +263,7 @@ impl<K: Kernel> Engine<K> {
     pub async fn status(&self, network: &Network) -> Result<()> {
         validate(network)?;
         let (network, _) = self.locate(network).await?;
+        self.kernel.backend(driver::firewall(&network))?;
         match self.ipam(&network)? {
             Some(ipam) => ipam.status(&network.name),
             None => Ok(()),
@@ -452,7 +455,7 @@ impl<K: Kernel> Engine<K> {
             // It may have gone before the locks were taken.
             let Some(record) = self.store.load(network, id)? else { continue };
             let mut published = desired(&record)?.attachment;
-            published.retain(|object| matches!(object, Object::Nat(NatRule::Publish { .. })));
+            published.retain(|object| matches!(object.rule(), Some(NatRule::Publish { .. })));
             let steps = plan(&published, &self.kernel.observe(&published).await?)?;
             apply_shared(&self.kernel, &steps).await?;
         }
@@ -483,12 +486,15 @@ impl<K: Kernel> Engine<K> {
             return Ok(());
         }
         let marked = expendable.iter().filter(|object| object.mark().is_some()).cloned();
-        let (links, others): (Vec<Object>, Vec<Object>) = marked.partition(|object| object.phase() == Phase::Links);
+        let (admissions, marked): (Vec<Object>, Vec<Object>) =
+            marked.partition(|object| matches!(object, Object::Admission(_)));
+        let (links, others): (Vec<Object>, Vec<Object>) =
+            marked.into_iter().partition(|object| object.phase() == Phase::Links);
         Error::from_list(self.remove(None, &links).await)?;
         // A bridge that others still use stays, and so does what the firewall knows of it.
         let stays = self.kernel.observe(&links).await?;
-        let is_of_what_stays = |object: &Object| match object {
-            Object::Nat(NatRule::Member { bridge, .. }) => stays.link(Place::Host, bridge).is_some(),
+        let is_of_what_stays = |object: &Object| match object.rule() {
+            Some(NatRule::Member { bridge, .. }) => stays.link(Place::Host, bridge).is_some(),
             _ => false,
         };
         if !others.iter().any(is_of_what_stays) {
@@ -497,9 +503,11 @@ impl<K: Kernel> Engine<K> {
                 self.close_ways(network).await?;
             }
         }
+        Error::from_list(self.remove(None, &self.unneeded(name, admissions)).await)?;
         self.store.forget_network(name, lock);
         // Whoever removed the last of it may have died before this.
-        let goes = !expendable.is_empty() || driver::is_shared_for_a_time(network);
+        let went = expendable.iter().any(|object| !matches!(object, Object::Admission(_)));
+        let goes = went || driver::is_shared_for_a_time(network);
         if goes { self.switch_back().await } else { Ok(()) }
     }
 
@@ -511,14 +519,20 @@ impl<K: Kernel> Engine<K> {
             return Ok(());
         }
         let _lock = self.store.lock_host()?;
-        // A record that cannot be understood may need it.
-        unused.retain(|object| {
-            let needs = |record: &Record| {
-                desired(record).is_ok_and(|other| other.host.iter().any(|one| one.key() == object.key()))
-            };
-            matches!(self.store.any(Some(&left.network.name), needs), Ok(false))
-        });
+        unused = self.unneeded(&left.network.name, unused);
         Error::from_list(self.remove(None, &unused).await)
+    }
+
+    /// Those of `objects` that no record asks for as something shared. If one does, it is most
+    /// likely one of the network `likely`; one that cannot be understood may.
+    fn unneeded(&self, likely: &Name, mut objects: Vec<Object>) -> Vec<Object> {
+        objects.retain(|object| {
+            let needs = |record: &Record| {
+                desired(record).is_ok_and(|other| other.shared().any(|one| one.key() == object.key()))
+            };
+            matches!(self.store.any(Some(likely), needs), Ok(false))
+        });
+        objects
     }
 
     fn lock(&self, network: &Network, attachment: &Attachment) -> Result<Locks> {
@@ -566,7 +580,15 @@ fn validate(network: &Network) -> Result<()> {
 
 fn desired(record: &Record) -> Result<Desired> {
     let nothing = Lease::default();
-    driver::desired(&record.network, &record.attachment, record.lease.as_ref().unwrap_or(&nothing))
+    let lease = record.lease.as_ref().unwrap_or(&nothing);
+    Ok(driver::desired(&record.network, &record.attachment, lease)?.under(record.backend, lease))
+}
+
+/// Those of what the attachments of `network` `shared` that go with the last of them: all, or what
+/// others are asked for, which is for no longer than it is needed.
+fn expendable(network: &Network, mut shared: Vec<Object>) -> Vec<Object> {
+    shared.retain(|object| driver::is_shared_for_a_time(network) || matches!(object, Object::Admission(_)));
+    shared
 }
 
 fn request(record: &Record) -> Request<'_> {

@@ -40,7 +40,8 @@ impl<K: Kernel> Engine<K> {
         let (network, _) = self.locate(&resolve::resolve(&kernel, network).await?).await?;
         let network = &network;
         driver::curtail(network, &mut attachment);
-        let mut record = Record::new(network.clone(), attachment);
+        let backend = self.kernel.backend(driver::firewall(network))?;
+        let mut record = Record::new(network.clone(), attachment).with_backend(backend);
         if record.attachment.netns.is_some() {
             record.lease = self.namespace_for(network, &record.attachment)?.map(Lease::sharing);
         }

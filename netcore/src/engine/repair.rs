@@ -19,7 +19,7 @@ use super::{Engine, Locks, desired};
 use crate::apply::apply_each;
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
-use crate::model::{AttachmentId, Key, Link, LinkKind, Name, NatRule, Network, Object, Place, State};
+use crate::model::{AttachmentId, Iptables, Key, Link, LinkKind, Name, NatRule, Network, Object, Place, State};
 use crate::plan::{Drift, Step, drift, plan_around};
 use crate::store::{self, Record};
 
@@ -391,7 +391,7 @@ fn who(record: &Record) -> String {
 /// Whether an object is there for all networks, and not for one.
 fn is_everybodys(object: &Object) -> bool {
     match object {
-        Object::Nat(NatRule::Ruleset { .. }) => true,
+        Object::Nat(NatRule::Ruleset { .. }) | Object::Iptables(Iptables { rule: NatRule::Ruleset { .. }, .. }) => true,
         Object::Sysctl(setting) => !setting.name.contains("/conf/") || setting.name.contains("/conf/all/"),
         _ => false,
     }

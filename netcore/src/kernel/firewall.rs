@@ -1,5 +1,5 @@
-//! The seam to the firewall: what [`Linux`](super::Linux) asks of nf_tables, and what follows
-//! for connections that exist already.
+//! The seam to the firewall: what [`Linux`](super::Linux) asks of nf_tables and of iptables, and what
+//! follows for connections that exist already.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,10 +7,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use crate::error::Result;
-use crate::model::{Name, NatRule, Object, Protocol, Table};
+use crate::error::{Error, Result};
+use crate::model::{Admission, Backend, FirewallBackend, Iptables, Name, NatRule, Object, Protocol, Table};
 
 use super::conntrack::{self, Published};
+use super::iptables::{self, Tables};
 use super::nft::Nft;
 use super::verified::Verified;
 
@@ -19,6 +20,29 @@ use super::verified::Verified;
 pub(super) struct Firewall {
     nft: Mutex<Option<Nft>>,
     verified: Verified,
+}
+
+/// Objects of the firewall, by who holds them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rules<'a> {
+    pub(super) nft: Vec<&'a NatRule>,
+    pub(super) iptables: Vec<&'a Iptables>,
+    pub(super) admissions: Vec<&'a Admission>,
+}
+
+impl Rules<'_> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.nft.is_empty() && !self.concern_iptables()
+    }
+
+    fn concern_iptables(&self) -> bool {
+        !self.iptables.is_empty() || !self.admissions.is_empty()
+    }
+
+    /// What is done, whoever does it.
+    fn all(&self) -> Vec<&NatRule> {
+        self.nft.iter().copied().chain(self.iptables.iter().map(|rule| &rule.rule)).collect()
+    }
 }
 
 impl Firewall {
@@ -42,12 +66,40 @@ impl Firewall {
     }
 
     /// What is there of `wanted`.
-    pub(super) fn observe(&self, wanted: &[&NatRule]) -> Result<Vec<Object>> {
-        if wanted.is_empty() {
-            return Ok(Vec::new());
+    pub(super) fn observe(&self, wanted: &Rules<'_>) -> Result<Vec<Object>> {
+        let mut seen = Vec::new();
+        if !wanted.nft.is_empty() {
+            seen.extend(self.with(|nft| self.look(nft, &wanted.nft))?.into_iter().map(Object::Nat));
         }
-        let seen = self.with(|nft| self.look(nft, wanted))?;
-        Ok(seen.into_iter().map(Object::Nat).collect())
+        if wanted.concern_iptables() {
+            seen.extend(iptables::observe(&wanted.iptables, &wanted.admissions, &self.tables()?)?);
+        }
+        Ok(seen)
+    }
+
+    /// Which tables iptables has.
+    fn tables(&self) -> Result<Tables> {
+        match self.with(Nft::iptables_chains) {
+            Ok(nft) => Ok(Tables::beside(nft)),
+            Err(error) if Nft::is_not_in_kernel(&error) => Ok(Tables::beside(Default::default())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What a new attachment's share is written in.
+    pub(super) fn backend(&self, asked: Option<FirewallBackend>) -> Result<Backend> {
+        let nf_tables = match self.with(|_| Ok(())) {
+            Err(error) if Nft::is_not_in_kernel(&error) => false,
+            // Who may not look is told so when it comes to changes.
+            _ => true,
+        };
+        let iptables = || iptables::variant(nf_tables).map(Backend::Iptables);
+        match asked {
+            Some(FirewallBackend::Iptables) => iptables(),
+            Some(FirewallBackend::Nftables) => Ok(Backend::Nftables),
+            None if nf_tables => Ok(Backend::Nftables),
+            None => iptables(),
+        }
     }
 
     /// As [`Nft::observe`], but the rule set of `inet netcore`, which every published port needs, is not
@@ -89,38 +141,66 @@ impl Firewall {
         })
     }
 
-    /// Makes `rules` in one transaction. What was sent to a UDP port before it was published went
+    /// Makes `rules`, those of nf_tables in one transaction. What was sent to a UDP port before it was published went
     /// to the host, and would go on doing so; that is forgotten, so that the next packet is looked
     /// at anew. Protocols with connections need no such thing: a new connection is looked at anyway.
-    pub(super) fn create(&self, rules: &[&NatRule]) -> Result<()> {
-        self.transact(|nft| nft.create(rules))?;
-        let mut published = published(rules);
+    pub(super) fn create(&self, rules: &Rules<'_>) -> Result<()> {
+        if !rules.nft.is_empty() {
+            self.transact(|nft| nft.create(&rules.nft))?;
+        }
+        if rules.concern_iptables() {
+            iptables::create(&rules.iptables, &rules.admissions, &self.tables()?)?;
+        }
+        let mut published = published(&rules.all());
         published.retain(|port| port.protocol == Protocol::Udp);
         conntrack::flush(&published).map(drop)
     }
 
-    /// Turns `was` into `rule`; both have the same key.
-    pub(super) fn update(&self, was: &NatRule, rule: &NatRule) -> Result<()> {
-        self.remove(&[was])?;
-        self.create(&[rule])
+    /// Turns `was` into `rules`; both have the same keys.
+    pub(super) fn update(&self, was: &Rules<'_>, rules: &Rules<'_>) -> Result<()> {
+        self.remove(was)?;
+        self.create(rules)
     }
 
-    /// Removes `rules` in one transaction. Connections that came by a withdrawn port are cut, or
+    /// Removes `rules`, those of nf_tables in one transaction. Connections that came by a withdrawn port are cut, or
     /// they would swallow the traffic of whoever gets the port, or the address, next.
-    pub(super) fn remove(&self, rules: &[&NatRule]) -> Result<()> {
-        let used = self.transact(|nft| nft.remove(rules))?;
-        let published = rules.iter().filter_map(|rule| match rule {
-            NatRule::Publish { to, .. } if used => Some(to.ip()),
-            _ => None,
-        });
-        let targets: BTreeSet<IpAddr> = published.collect();
-        targets.into_iter().try_for_each(|target| conntrack::flush_address(target).map(drop))
+    pub(super) fn remove(&self, rules: &Rules<'_>) -> Result<()> {
+        let mut errors = Vec::new();
+        // Only nf_tables tells whether somebody came by a port.
+        let mut used = true;
+        if !rules.nft.is_empty() {
+            match self.transact(|nft| nft.remove(&rules.nft)) {
+                Ok(counted) => used = counted || !rules.iptables.is_empty(),
+                Err(error) => errors.push(error),
+            }
+        }
+        if rules.concern_iptables() {
+            let done = self.tables().and_then(|tables| iptables::remove(&rules.iptables, &rules.admissions, &tables));
+            errors.extend(done.err());
+        }
+        if errors.is_empty() {
+            let targets: BTreeSet<IpAddr> = rules
+                .all()
+                .into_iter()
+                .filter_map(|rule| match rule {
+                    NatRule::Publish { to, .. } if used => Some(to.ip()),
+                    _ => None,
+                })
+                .collect();
+            errors.extend(targets.into_iter().filter_map(|target| conntrack::flush_address(target).err()));
+        }
+        Error::from_list(errors)
     }
 
     /// Everything of the firewall that carries a mark of `network`.
     pub(super) fn marked(&self, network: &Name) -> Result<Vec<Object>> {
-        let marked = self.with(|nft| nft.marked(network))?;
-        Ok(marked.into_iter().map(Object::Nat).collect())
+        let mut marked: Vec<Object> = match self.with(|nft| nft.marked(network)) {
+            Ok(marked) => marked.into_iter().map(Object::Nat).collect(),
+            Err(error) if Nft::is_not_in_kernel(&error) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        marked.extend(iptables::marked(network, &self.tables()?)?);
+        Ok(marked)
     }
 }
 

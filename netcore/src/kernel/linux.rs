@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ipnetwork::IpNetwork;
 
 use super::batch::{self, Change};
-use super::firewall::Firewall;
+use super::firewall::{Firewall, Rules};
 use super::netns::Netns;
 use super::rtnl::Rtnl;
 use super::seen::{self, Interfaces, Seen};
@@ -17,8 +17,8 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::model::{
-    Address, Binding, FdbEntry, InterfaceName, Link, Listener, Name, NamespaceId, NatRule, Neighbour, Object, Place,
-    PortMapping, Route, State, Sysctl, Underlay,
+    Address, Backend, Binding, FdbEntry, FirewallBackend, InterfaceName, Link, Listener, Name, NamespaceId, Neighbour,
+    Object, Phase, Place, PortMapping, Route, State, Sysctl, Underlay,
 };
 
 /// The Linux kernel, seen from the caller's namespace and, once one was
@@ -136,7 +136,7 @@ impl Linux {
             Object::Route(route) => route::create(self, route).await,
             Object::Sysctl(setting) => sysctl::write(self, setting),
             // Made before, all in one transaction.
-            Object::Nat(_) => Ok(()),
+            Object::Nat(_) | Object::Iptables(_) | Object::Admission(_) => Ok(()),
         }
     }
 
@@ -151,7 +151,7 @@ impl Linux {
             // What it was before is not ours to know: others may rely on it by now.
             Object::Sysctl(_) => Ok(()),
             // Removed before, all in one transaction.
-            Object::Nat(_) => Ok(()),
+            Object::Nat(_) | Object::Iptables(_) | Object::Admission(_) => Ok(()),
         }
     }
 }
@@ -174,7 +174,7 @@ struct Kinds<'a> {
     entries: Vec<&'a FdbEntry>,
     routes: Vec<&'a Route>,
     settings: Vec<&'a Sysctl>,
-    rules: Vec<&'a NatRule>,
+    rules: Rules<'a>,
 }
 
 impl<'a> From<&'a [Object]> for Kinds<'a> {
@@ -189,7 +189,9 @@ impl<'a> From<&'a [Object]> for Kinds<'a> {
                 Object::Fdb(entry) => kinds.entries.push(entry),
                 Object::Route(route) => kinds.routes.push(route),
                 Object::Sysctl(setting) => kinds.settings.push(setting),
-                Object::Nat(rule) => kinds.rules.push(rule),
+                Object::Nat(rule) => kinds.rules.nft.push(rule),
+                Object::Iptables(rule) => kinds.rules.iptables.push(rule),
+                Object::Admission(admission) => kinds.rules.admissions.push(admission),
             }
         }
         kinds
@@ -259,7 +261,9 @@ impl Kernel for Linux {
             (Object::Address(_), Object::Address(_)) => Ok(()),
             (_, Object::Route(route)) => route::replace(self, route).await,
             (_, Object::Sysctl(setting)) => sysctl::write(self, setting),
-            (Object::Nat(was), Object::Nat(rule)) => self.firewall.update(was, rule),
+            (was, rule) if rule.phase() == Phase::Firewall => self
+                .firewall
+                .update(&Kinds::from([was.clone()].as_slice()).rules, &Kinds::from([rule.clone()].as_slice()).rules),
             _ => self.create_one(object).await,
         }
     }
@@ -323,6 +327,10 @@ impl Kernel for Linux {
 
     async fn interfaces(&self, place: Place) -> Result<Vec<Object>> {
         interfaces::all(self, place).await
+    }
+
+    fn backend(&self, asked: Option<FirewallBackend>) -> Result<Backend> {
+        self.firewall.backend(asked)
     }
 
     fn listener(&self, published: &[PortMapping]) -> Result<Option<Listener>> {

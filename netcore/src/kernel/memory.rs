@@ -12,8 +12,8 @@ use ipnetwork::IpNetwork;
 use super::Kernel;
 use crate::error::{Error, Result};
 use crate::model::{
-    Binding, InterfaceName, Link, LinkKind, Listener, Name, NamespaceId, NatRule, Object, Phase, Place, PortMapping,
-    State, Sysctl, Underlay, Vlan, fingerprint,
+    Backend, Binding, FirewallBackend, InterfaceName, Link, LinkKind, Listener, Name, NamespaceId, NatRule, Object,
+    Phase, Place, PortMapping, State, Sysctl, Underlay, Variant, Vlan, fingerprint,
 };
 
 /// A kernel in memory. Clones share what they hold.
@@ -108,7 +108,7 @@ impl Memory {
             Object::Fdb(entry) => entry.place == Place::Sandbox,
             Object::Route(route) => route.place == Place::Sandbox,
             Object::Sysctl(sysctl) => sysctl.place == Place::Sandbox,
-            Object::Binding(_) | Object::Nat(_) => false,
+            Object::Binding(_) | Object::Nat(_) | Object::Iptables(_) | Object::Admission(_) => false,
         };
         in_sandbox.then(|| self.sandbox.clone()).flatten()
     }
@@ -286,11 +286,15 @@ impl Kernel for Memory {
                 None => {}
                 Some(position) if held.objects[position].1 == *object && first.phase() == Phase::Routes => continue,
                 // Making the table again mends it.
-                Some(position) if matches!(object, Object::Nat(NatRule::Ruleset { .. })) => {
+                Some(position) if matches!(object.rule(), Some(NatRule::Ruleset { .. })) => {
                     held.objects[position].1 = object.clone();
                     continue;
                 }
-                Some(_) if matches!(object, Object::Nat(rule) if !matches!(rule, NatRule::Publish { .. })) => continue,
+                Some(_)
+                    if object.phase() == Phase::Firewall && !matches!(object.rule(), Some(NatRule::Publish { .. })) =>
+                {
+                    continue;
+                }
                 Some(_) => {
                     return Err(Error::Kernel {
                         operation: "create",
@@ -335,7 +339,7 @@ impl Kernel for Memory {
             let mut sandbox = self.sandbox_of(object);
             // As the real one, it looks by itself whether an element of the firewall is its owner's.
             let is_owners = |position: &usize| {
-                !matches!(object, Object::Nat(_)) || held.objects[*position].1.mark() == object.mark()
+                object.phase() != Phase::Firewall || held.objects[*position].1.mark() == object.mark()
             };
             if let Some(position) = held.position(sandbox.as_deref(), object).filter(is_owners) {
                 sandbox = held.objects.remove(position).0;
@@ -462,6 +466,13 @@ impl Kernel for Memory {
             held.objects.iter().filter(on).map(|(_, object)| object.clone()).collect::<Vec<_>>()
         };
         Ok(links.into_iter().flat_map(|link| [vec![Object::Link(link.clone())], addresses(&link)].concat()).collect())
+    }
+
+    fn backend(&self, asked: Option<FirewallBackend>) -> Result<Backend> {
+        Ok(match asked {
+            Some(FirewallBackend::Iptables) => Backend::Iptables(Variant::Nft),
+            Some(FirewallBackend::Nftables) | None => Backend::Nftables,
+        })
     }
 
     fn listener(&self, published: &[PortMapping]) -> Result<Option<Listener>> {

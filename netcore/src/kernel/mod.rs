@@ -8,7 +8,10 @@ use std::path::Path;
 use ipnetwork::IpNetwork;
 
 use crate::error::Result;
-use crate::model::{InterfaceName, Listener, Name, NamespaceId, Object, Place, PortMapping, State, Sysctl, Underlay};
+use crate::model::{
+    Backend, FirewallBackend, InterfaceName, Listener, Name, NamespaceId, Object, Place, PortMapping, State, Sysctl,
+    Underlay,
+};
 
 mod address;
 mod announce;
@@ -21,6 +24,7 @@ mod firewall;
 mod forwarding;
 mod inspect;
 mod interfaces;
+mod iptables;
 mod legacy;
 mod link;
 mod linux;
@@ -158,6 +162,13 @@ pub trait Kernel: Sized {
     /// # Errors
     /// [`Error::Kernel`](crate::Error::Kernel) when the kernel does not answer.
     async fn interfaces(&self, place: Place) -> Result<Vec<Object>>;
+
+    /// What the firewall's share of a new attachment is to be written in: `asked`, or nf_tables, or
+    /// iptables where the kernel does not have that.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`](crate::Error::Conflict) when iptables was asked for and is not installed.
+    fn backend(&self, asked: Option<FirewallBackend>) -> Result<Backend>;
 
     /// Somebody who listens on the host where one of `published` would have a container listen.
     ///

@@ -283,7 +283,11 @@ impl Interfaces {
                 Object::Neighbour(neighbour) => names.push((neighbour.place, &neighbour.link)),
                 Object::Fdb(entry) => names.push((entry.place, &entry.link)),
                 Object::Route(route) => names.push((route.place, &route.link)),
-                Object::Binding(_) | Object::Sysctl(_) | Object::Nat(_) => {}
+                Object::Binding(_)
+                | Object::Sysctl(_)
+                | Object::Nat(_)
+                | Object::Iptables(_)
+                | Object::Admission(_) => {}
             }
         }
         names.sort_unstable();

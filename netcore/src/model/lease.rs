@@ -30,6 +30,12 @@ impl Lease {
     pub fn sharing(namespace: SharedNamespace) -> Self {
         Self { namespace: Some(namespace), ..Self::default() }
     }
+
+    /// Whether there is an IPv6 address in it, or an IPv4 one.
+    #[must_use]
+    pub fn has(&self, v6: bool) -> bool {
+        self.addresses.iter().any(|leased| leased.address.is_ipv6() == v6)
+    }
 }
 
 /// One address with its prefix length, and the gateway of its subnet.

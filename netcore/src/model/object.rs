@@ -11,7 +11,8 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Barrier, Binding, Check, InterfaceName, Mac, Macvlan, Mark, PortVlans, Protocol, Source, Table, Vlan, Vlans,
+    Admission, Backend, Barrier, Binding, Check, InterfaceName, Iptables, Mac, Macvlan, Mark, PortVlans, Protocol,
+    Source, Table, Variant, Vlan, Vlans,
 };
 
 /// Which of the two network namespaces an object lives in.
@@ -44,6 +45,10 @@ pub enum Object {
     Sysctl(Sysctl),
     /// Something the firewall does for us.
     Nat(NatRule),
+    /// The same, where iptables is what does it.
+    Iptables(Iptables),
+    /// What iptables' `FORWARD` lets pass for us.
+    Admission(Admission),
 }
 
 /// The order in which kinds of objects are made; removal runs it backwards.
@@ -102,6 +107,10 @@ pub enum Key {
     Guard(InterfaceName, Check),
     /// A source that is let pass at a checked port.
     Source(InterfaceName, Source),
+    /// One of these as iptables has it, for IPv4 or IPv6.
+    Iptables(Variant, bool, Box<Key>),
+    /// A link that is let pass, for IPv4 or IPv6; or what comes to it from a range.
+    Admission(InterfaceName, bool, Option<IpNetwork>),
 }
 
 impl Object {
@@ -122,18 +131,9 @@ impl Object {
             Self::Neighbour(neighbour) => Key::Neighbour(neighbour.place, neighbour.link.clone(), neighbour.address),
             Self::Fdb(entry) => Key::Fdb(entry.place, entry.link.clone(), entry.mac),
             Self::Sysctl(sysctl) => Key::Sysctl(sysctl.place, sysctl.name.clone()),
-            Self::Nat(NatRule::Ruleset { table, .. }) => Key::Ruleset(*table),
-            Self::Nat(NatRule::Member { bridge, .. }) => Key::Member(bridge.clone()),
-            Self::Nat(NatRule::Within { from, to, .. }) => Key::Within(from.clone(), to.clone()),
-            Self::Nat(NatRule::Barrier { bridge, barrier, .. }) => Key::Barrier(bridge.clone(), *barrier),
-            Self::Nat(NatRule::Hairpin { subnet, .. }) => Key::Hairpin(*subnet),
-            Self::Nat(NatRule::Cluster { range, .. }) => Key::Cluster(*range),
-            Self::Nat(NatRule::Masquerade { source, .. }) => Key::Masquerade(*source),
-            Self::Nat(NatRule::Publish { host_address, protocol, host_port, to, .. }) => {
-                Key::Publish(*host_address, to.is_ipv6(), *protocol, *host_port)
-            }
-            Self::Nat(NatRule::Guard { port, check, .. }) => Key::Guard(port.clone(), *check),
-            Self::Nat(NatRule::Source { port, source, .. }) => Key::Source(port.clone(), *source),
+            Self::Nat(rule) => rule.key(),
+            Self::Iptables(Iptables { variant, v6, rule }) => Key::Iptables(*variant, *v6, Box::new(rule.key())),
+            Self::Admission(admission) => Key::Admission(admission.link.clone(), admission.v6, admission.from),
         }
     }
 
@@ -146,7 +146,7 @@ impl Object {
             Self::Address(_) => Phase::Addresses,
             Self::Neighbour(_) | Self::Fdb(_) | Self::Route(_) => Phase::Routes,
             Self::Sysctl(_) => Phase::Sysctls,
-            Self::Nat(_) => Phase::Firewall,
+            Self::Nat(_) | Self::Iptables(_) | Self::Admission(_) => Phase::Firewall,
         }
     }
 
@@ -160,7 +160,36 @@ impl Object {
             Self::Fdb(entry) => Some(entry.place),
             Self::Route(route) => Some(route.place),
             Self::Sysctl(sysctl) => Some(sysctl.place),
-            Self::Binding(_) | Self::Nat(_) => None,
+            Self::Binding(_) | Self::Nat(_) | Self::Iptables(_) | Self::Admission(_) => None,
+        }
+    }
+
+    /// What the firewall does for us by this object, whichever firewall it is.
+    #[must_use]
+    pub fn rule(&self) -> Option<&NatRule> {
+        match self {
+            Self::Nat(rule) | Self::Iptables(Iptables { rule, .. }) => Some(rule),
+            _ => None,
+        }
+    }
+
+    /// This object where `backend` is the firewall, in the families it is needed for. What
+    /// containers may send is checked in bridges, which iptables does not see: that stays where
+    /// it is.
+    #[must_use]
+    pub fn under(self, backend: Backend, families: &[bool]) -> Vec<Self> {
+        let (Backend::Iptables(variant), Self::Nat(rule)) = (backend, &self) else { return vec![self] };
+        let of = |v6: bool| Self::Iptables(Iptables { variant, v6, rule: rule.clone() });
+        match rule {
+            NatRule::Guard { .. } | NatRule::Source { .. } | NatRule::Ruleset { table: Table::Bridge, .. } => {
+                vec![self]
+            }
+            NatRule::Ruleset { .. } | NatRule::Member { .. } | NatRule::Within { .. } | NatRule::Barrier { .. } => {
+                families.iter().map(|v6| of(*v6)).collect()
+            }
+            NatRule::Hairpin { subnet: range, .. } | NatRule::Cluster { range, .. } => vec![of(range.is_ipv6())],
+            NatRule::Masquerade { source, .. } => vec![of(source.is_ipv6())],
+            NatRule::Publish { to, .. } => vec![of(to.is_ipv6())],
         }
     }
 
@@ -175,7 +204,8 @@ impl Object {
     pub fn mark(&self) -> Option<&Mark> {
         match self {
             Self::Link(link) => link.mark.as_ref(),
-            Self::Nat(rule) => rule.mark(),
+            Self::Nat(rule) | Self::Iptables(Iptables { rule, .. }) => rule.mark(),
+            Self::Admission(admission) => Some(&admission.mark),
             Self::Binding(_)
             | Self::Address(_)
             | Self::Neighbour(_)
@@ -521,6 +551,25 @@ pub enum NatRule {
 }
 
 impl NatRule {
+    /// What identifies the rule among those of one firewall.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Ruleset { table, .. } => Key::Ruleset(*table),
+            Self::Member { bridge, .. } => Key::Member(bridge.clone()),
+            Self::Within { from, to, .. } => Key::Within(from.clone(), to.clone()),
+            Self::Barrier { bridge, barrier, .. } => Key::Barrier(bridge.clone(), *barrier),
+            Self::Hairpin { subnet, .. } => Key::Hairpin(*subnet),
+            Self::Cluster { range, .. } => Key::Cluster(*range),
+            Self::Masquerade { source, .. } => Key::Masquerade(*source),
+            Self::Publish { host_address, protocol, host_port, to, .. } => {
+                Key::Publish(*host_address, to.is_ipv6(), *protocol, *host_port)
+            }
+            Self::Guard { port, check, .. } => Key::Guard(port.clone(), *check),
+            Self::Source { port, source, .. } => Key::Source(port.clone(), *source),
+        }
+    }
+
     /// Whether networks have it in common: it does its work whoever's mark it carries.
     #[must_use]
     pub fn is_shared(&self) -> bool {
@@ -614,6 +663,8 @@ impl fmt::Display for Object {
             Self::Fdb(FdbEntry { place, link, mac, to }) => write!(f, "fdb {mac} dev {link} dst {to} ({place})"),
             Self::Sysctl(sysctl) => write!(f, "sysctl {} ({})", sysctl.name.replace('/', "."), sysctl.place),
             Self::Nat(rule) => rule.fmt(f),
+            Self::Iptables(rule) => rule.fmt(f),
+            Self::Admission(admission) => admission.fmt(f),
         }
     }
 }

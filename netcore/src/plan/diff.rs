@@ -100,9 +100,12 @@ fn differences(wanted: &Object, seen: &Object) -> Vec<Difference> {
         }
         (Object::Fdb(wanted), Object::Fdb(seen)) => found.note("node", &wanted.to, &seen.to),
         (Object::Sysctl(wanted), Object::Sysctl(seen)) => found.note("value", &wanted.value, &seen.value),
-        (Object::Nat(wanted), Object::Nat(seen)) => nat(&mut found, wanted, seen),
         // Kinds with equal keys are equal.
-        _ => {}
+        _ => {
+            if let (Some(wanted), Some(seen)) = (wanted.rule(), seen.rule()) {
+                nat(&mut found, wanted, seen);
+            }
+        }
     }
     found.0
 }

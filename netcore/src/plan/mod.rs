@@ -138,7 +138,7 @@ fn is_removable(object: &Object) -> bool {
         | Object::Neighbour(Neighbour { place, .. })
         | Object::Fdb(FdbEntry { place, .. }) => *place == Place::Host,
         Object::Sysctl(_) => false,
-        Object::Binding(_) | Object::Nat(_) => true,
+        Object::Binding(_) | Object::Nat(_) | Object::Iptables(_) | Object::Admission(_) => true,
     }
 }
 
@@ -172,16 +172,18 @@ fn refuse_foreign(drift: &Drift, was: &Object) -> Result<()> {
                 way_out: "choose another name, or remove it".to_owned(),
             })
         }
-        (
-            Object::Nat(NatRule::Publish { host_address, protocol, host_port, mark, .. }),
-            Object::Nat(NatRule::Publish { mark: holder, .. }),
-        ) if mark != holder => Err(Error::PortTaken {
-            address: *host_address,
-            port: *host_port,
-            protocol: *protocol,
-            holder: Some(holder.clone()),
-        }),
-        _ => Ok(()),
+        (wanted, was) => match (wanted.rule(), was.rule()) {
+            (
+                Some(NatRule::Publish { host_address, protocol, host_port, mark, .. }),
+                Some(NatRule::Publish { mark: holder, .. }),
+            ) if mark != holder => Err(Error::PortTaken {
+                address: *host_address,
+                port: *host_port,
+                protocol: *protocol,
+                holder: Some(holder.clone()),
+            }),
+            _ => Ok(()),
+        },
     }
 }
 

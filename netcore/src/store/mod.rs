@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::model::{Attachment, AttachmentId, Lease, Mode, Name, Network};
+use crate::model::{Attachment, AttachmentId, Backend, Lease, Mode, Name, Network};
 
 pub(crate) use drop_in::{is_persisted, persist, unpersist, who_sets};
 pub use ledger::{HeldLedger, Ledger, Switched};
@@ -47,6 +47,9 @@ pub struct Record {
     /// What address management gave it; `None` until it has answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<Lease>,
+    /// What its share of the firewall is written in, whatever the default becomes.
+    #[serde(default, skip_serializing_if = "Backend::is_nftables")]
+    pub backend: Backend,
 }
 
 const VERSION: u32 = 1;
@@ -55,7 +58,13 @@ impl Record {
     /// A record of the wish alone.
     #[must_use]
     pub fn new(network: Network, attachment: Attachment) -> Self {
-        Self { version: VERSION, network, attachment, lease: None }
+        Self { version: VERSION, network, attachment, lease: None, backend: Backend::default() }
+    }
+
+    /// The same, written in `backend`.
+    #[must_use]
+    pub fn with_backend(self, backend: Backend) -> Self {
+        Self { backend, ..self }
     }
 }
 

@@ -11,14 +11,7 @@ pub(super) fn validate(config: &BridgeConfig) -> Result<()> {
             return Err(Error::invalid(key, format!("{value:?}"), "\"nftables\" or \"iptables\""));
         }
     }
-    match config.backend() {
-        Some((key, value)) if value.parse() == Ok(FirewallBackend::Iptables) => Err(Error::Unsupported {
-            field: key.to_owned(),
-            value: format!("{value:?}"),
-            way_out: "leave it out, or write \"nftables\": this version uses nf_tables alone".to_owned(),
-        }),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// Whether anything is kept from anybody.

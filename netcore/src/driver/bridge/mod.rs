@@ -14,6 +14,7 @@ use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 pub use builder::Network as BridgeNetwork;
 
 use super::Desired;
+use super::admission::admissions;
 use super::inside::{self, subnet};
 use crate::error::{Error, Result};
 use crate::model::{
@@ -129,6 +130,9 @@ impl Wish<'_> {
                 .extend(subnets.into_iter().map(|subnet| Object::Nat(NatRule::Hairpin { subnet, mark: mark.clone() })));
         }
         objects.extend(guard::is_wanted(self.config).then(guard::ruleset));
+        let mut links = vec![gateway, self.config.bridge()];
+        links.dedup();
+        objects.extend(links.into_iter().flat_map(|link| admissions(&link, self.lease, &mark)));
         objects
     }
 
@@ -208,7 +212,7 @@ impl Wish<'_> {
     }
 
     fn has(&self, v6: bool) -> bool {
-        self.lease.addresses.iter().any(|leased| leased.address.is_ipv6() == v6)
+        self.lease.has(v6)
     }
 
     /// The switches that let the host pass packets on.

@@ -6,6 +6,7 @@ mod ways;
 
 use ipnetwork::IpNetwork;
 
+use super::admission::{admissions, admissions_from};
 use super::{Desired, bridge};
 use crate::error::{Error, Result};
 use crate::model::{
@@ -126,6 +127,11 @@ pub(super) fn desired(
         // As for the bridge: the switch of all sets it too, but it can be thrown alone.
         let name = format!("net/ipv4/conf/{}/forwarding", config.device());
         desired.network.push(Object::Sysctl(Sysctl { place: Place::Host, name, value: "1".to_owned() }));
+    }
+    desired.network.extend(admissions(&config.device(), lease, &mark));
+    if config.direct_routing {
+        let bridge = config.bridge(&network.name).bridge();
+        desired.network.extend(admissions_from(&config.cidr, &bridge, &mark));
     }
     let (bridge, device) = (config.bridge(&network.name).bridge(), config.device());
     for (from, to) in [(&bridge, &device), (&device, &bridge)] {

@@ -8,6 +8,7 @@
 //! (`Losses`), so that whoever mends need not look at everything.
 
 mod filter;
+mod iptables;
 mod losses;
 mod routing;
 mod rule_set;

@@ -3,6 +3,7 @@
 
 use nftnl_sys::libc;
 
+use super::iptables;
 use super::losses::{Culprit, Losses};
 use super::socket::{Message, attribute, attributes, text};
 use crate::kernel::nft;
@@ -45,6 +46,9 @@ pub(super) fn read(message: Message<'_>, own_port: Option<u32>, transaction: &mu
         return;
     }
     let Some(table) = attribute(attributes, TABLE) else { return };
+    if iptables::concerns_us(header[0], table, verb, attributes) {
+        transaction.everything("iptables' rules were changed");
+    }
     if !nft::is_our_table(header[0].into(), table) {
         return;
     }

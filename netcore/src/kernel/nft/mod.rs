@@ -12,6 +12,7 @@ mod create;
 mod element;
 mod foreign;
 mod guard;
+mod iptables;
 mod isolation;
 mod remove;
 mod ruleset;
@@ -33,6 +34,7 @@ use nftnl_sys::libc;
 use crate::error::{Error, Result};
 use crate::model::{Name, NatRule, Table};
 use element::Element;
+pub use iptables::IptablesChains;
 use ruleset::Set;
 use socket::{Answer, Messages, Socket, present};
 use survey::Survey;
@@ -74,6 +76,17 @@ impl Nft {
             answer => nft.generation.set(Some(answer?)),
         }
         Ok(nft)
+    }
+
+    /// Whether `error` is what [`open`](Self::open) says on a kernel without nf_tables.
+    #[must_use]
+    pub fn is_not_in_kernel(error: &Error) -> bool {
+        match error {
+            Error::Kernel { operation: "open", source, .. } => {
+                matches!(source.raw_os_error(), Some(libc::EPROTONOSUPPORT | libc::EINVAL))
+            }
+            _ => false,
+        }
     }
 
     /// What tells the namespace this was opened in from every other since the host was started;
