@@ -30,6 +30,7 @@ mod namespaces;
 pub mod netctl;
 pub mod podman;
 mod processes;
+pub mod seccomp;
 mod snapshot;
 pub mod traffic;
 pub mod watch;

@@ -88,6 +88,30 @@ fn whatever_is_broken_answers_again_by_itself() {
     world.published.check().unwrap();
 }
 
+/// iptables-nft is heard as nf_tables is, whether it keeps our rules or only lets us pass; of
+/// iptables-legacy nothing is heard.
+#[test]
+fn what_is_done_to_iptables_is_mended_by_itself() {
+    let world = World::new();
+    let db = world.host.cni(Network::bridge("db", &["10.30.0.0/24"]).with("firewallBackend", "iptables".into()));
+    let published = db.attachment(&world.host.netns("db-1")).publish(Publish::tcp(8090, 80)).added();
+    let _server = serve(&world.host.adopt("db-1"), "db-1", 80);
+    let watching = Watching::on(&world.host);
+    for damage in [
+        "iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP",
+        "iptables-nft -F",
+        "iptables-nft -I FORWARD -j REJECT",
+        "iptables-nft -t nat -F",
+        "nft delete table ip nat",
+    ] {
+        world.host.run(damage);
+        world.answers_again(damage);
+        wait_for(damage, PATIENCE, || fetch(&*world.outside, Outside::HOST_V4, 8090).is_ok());
+    }
+    assert!(watching.restored() > 0);
+    published.check().unwrap();
+}
+
 #[test]
 fn it_is_said_who_did_it() {
     let world = World::new();
