@@ -4,12 +4,13 @@
 use std::net::IpAddr;
 use std::sync::Barrier;
 use std::thread;
+use std::time::Duration;
 
 use netcore_tests::features::Feature;
 use netcore_tests::netctl::netctl;
 use netcore_tests::podman::Podman;
 use netcore_tests::traffic::{nobody_answers, ping, serve, who_answers};
-use netcore_tests::{Attachment, Cni, Failure, Host, Netns, Network, Snapshot, needs, skip, traffic};
+use netcore_tests::{Attachment, Cni, Failure, Host, Netns, Network, Snapshot, needs, skip, traffic, wait_for};
 use serde_json::{Value, json};
 
 const HOST: [u8; 4] = [192, 0, 2, 1];
@@ -51,7 +52,8 @@ impl Lan {
         let lan = Self { switch, station, host };
         lan.host.run("ip route add default via 192.0.2.9");
         // The switch's ports forward once they have been seen to have a carrier.
-        traffic::ping(&lan.host, STATION);
+        let answers = || lan.host.try_run(&format!("ping -n -c1 -W1 {}", IpAddr::from(STATION))).status.success();
+        wait_for("the station to answer", Duration::from_secs(20), answers);
         lan
     }
 

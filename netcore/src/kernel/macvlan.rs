@@ -18,10 +18,10 @@ use tokio::time::{Instant, sleep};
 
 use super::link::{BIRTH_GROUP, DEFAULT_GROUP, is_ours, of_name, remove, set_up, show};
 use super::linux::Linux;
-use super::rtnl::{Refusal, Rtnl};
+use super::rtnl::Refusal;
 use super::seen;
 use crate::error::{Error, Result};
-use crate::model::{InterfaceName, Link, Macvlan, MacvlanMode, Place};
+use crate::model::{Link, Macvlan, MacvlanMode, Place};
 
 /// How long the MAC address of a link may stay taken whose namespace has gone: the kernel removes
 /// the links of one a moment later, and tells nobody elsewhere.
@@ -41,7 +41,7 @@ pub(super) async fn create_macvlan(kernel: &Linux, link: &Link, macvlan: &Macvla
     let born_elsewhere = link.place != macvlan.parent_place;
     let mut birth_name = link.name.clone();
     let mut message = of_name(link);
-    message.attributes.push(LinkAttribute::Link(parent_index(&below, link, &macvlan.parent).await?));
+    message.attributes.push(LinkAttribute::Link(parent_index(kernel, link, macvlan).await?));
     if born_elsewhere {
         message.attributes.push(LinkAttribute::NetNsFd(kernel.required_sandbox()?.as_fd().as_raw_fd()));
     }
@@ -63,13 +63,11 @@ pub(super) async fn create_macvlan(kernel: &Linux, link: &Link, macvlan: &Macvla
 
     let failed = |refusal: Refusal| refusal.error("create", show(link));
     let finish = async {
-        let Some(born) = seen::by_name(&there, &birth_name).await.map_err(failed)? else {
-            return Err(failed(Errno::NODEV.into()));
-        };
-        let mut message = LinkMessage::default();
-        message.header.index = born.index;
+        let mut message = of_name(link);
         if birth_name != link.name {
-            message.attributes.push(LinkAttribute::IfName(link.name.to_string()));
+            // By index, so that the name is the one to take.
+            let born = seen::by_name(&there, &birth_name).await.map_err(failed)?;
+            message.header.index = born.ok_or_else(|| failed(Errno::NODEV.into()))?.index;
         }
         message.attributes.extend(link.mark.as_ref().map(|mark| LinkAttribute::IfAlias(mark.to_string())));
         message.attributes.push(LinkAttribute::Group(DEFAULT_GROUP));
@@ -121,9 +119,10 @@ pub(super) async fn remove_unfinished(kernel: &Linux, link: &Link) -> Result<()>
     }
 }
 
-async fn parent_index(rtnl: &Rtnl, link: &Link, parent: &InterfaceName) -> Result<u32> {
+async fn parent_index(kernel: &Linux, link: &Link, macvlan: &Macvlan) -> Result<u32> {
+    let parent = &macvlan.parent;
     let failed = |refusal: Refusal| refusal.error("find", format!("{parent}, the master of {}", show(link)));
-    match seen::by_name(rtnl, parent).await.map_err(failed)? {
+    match seen::known(kernel, macvlan.parent_place, parent).await.map_err(failed)? {
         Some(found) => Ok(found.index),
         None => Err(failed(Errno::NODEV.into())),
     }
