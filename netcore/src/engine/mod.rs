@@ -538,9 +538,7 @@ impl<K: Kernel> Engine<K> {
     fn lock(&self, network: &Network, attachment: &Attachment) -> Result<Locks> {
         let shared = self.store.share_network(&network.name)?;
         let own = self.store.lock_attachment(network, &attachment.id)?;
-        let wish = Record::new(network.clone(), attachment.clone());
-        let on_host = desired(&wish).is_ok_and(|desired| !desired.host.is_empty());
-        let host = if on_host { Some(self.store.share_host()?) } else { None };
+        let host = if shares_host(network, attachment) { Some(self.store.share_host()?) } else { None };
         Ok(Locks { attachment: own, _network: shared, _host: host })
     }
 
@@ -576,6 +574,11 @@ struct Locks {
 fn validate(network: &Network) -> Result<()> {
     driver::validate(network)?;
     network.ipam.as_ref().map_or(Ok(()), ipam::validate)
+}
+
+/// Whether `attachment` shares anything with those of other networks.
+fn shares_host(network: &Network, attachment: &Attachment) -> bool {
+    driver::desired(network, attachment, &Lease::default()).is_ok_and(|desired| !desired.host.is_empty())
 }
 
 fn desired(record: &Record) -> Result<Desired> {

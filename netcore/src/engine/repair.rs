@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Engine, Locks, desired};
+use super::{Engine, desired, shares_host};
 use crate::apply::apply_each;
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
 use crate::model::{AttachmentId, Iptables, Key, Link, LinkKind, Name, NatRule, Network, Object, Place, State};
 use crate::plan::{Drift, Step, drift, plan_around};
-use crate::store::{self, Record};
+use crate::store::{self, Lock, Record};
 
 /// What a [repair](Engine::repair) is to do.
 #[derive(Clone, Debug, Default)]
@@ -139,7 +139,8 @@ impl<K: Kernel> Engine<K> {
             }
             return Ok(report);
         }
-        let everything = wishes.objects.clone();
+        let switches: Vec<Object> =
+            wishes.objects.iter().filter(|object| matches!(object, Object::Sysctl(_))).cloned().collect();
         let suspects = wishes.records.into_iter().enumerate().filter(|(place, _)| suspects.contains(place));
         let (records, _locks) = self.hold(suspects.map(|(_, record)| record), &mut report).await;
         let _ways = self.hold_ways(records.iter().map(|record| &record.network))?;
@@ -150,7 +151,7 @@ impl<K: Kernel> Engine<K> {
             }
         }
         if let Some(thrown) = thrown {
-            report.objects.extend(kept_off(self.keep_off(&host, &everything, thrown).await?));
+            report.objects.extend(kept_off(self.keep_off(&host, &switches, thrown).await?));
         }
         Ok(report)
     }
@@ -194,29 +195,43 @@ impl<K: Kernel> Engine<K> {
 
     /// Locks what `records` are about, and reads them again: an attachment may have come about, or
     /// gone, meanwhile.
-    async fn hold(&self, records: impl Iterator<Item = Record>, report: &mut Repair) -> (Vec<Record>, Vec<Locks>) {
-        let (mut held, mut locks, mut left) = (Vec::new(), Vec::new(), Vec::new());
+    async fn hold(&self, records: impl Iterator<Item = Record>, report: &mut Repair) -> (Vec<Record>, Vec<Lock>) {
+        let (mut held, mut own, mut left) = (Vec::new(), Vec::new(), Vec::new());
+        // What attachments have in common is locked once for all of them.
+        let (mut shared, mut host): (HashMap<Name, Lock>, Option<Lock>) = (HashMap::new(), None);
         for record in records {
-            let (network, id) = (&record.network, &record.attachment.id);
-            let attempt =
-                self.lock(network, &record.attachment).and_then(|locks| Ok((locks, self.store.load(network, id)?)));
-            match attempt {
-                Ok((lock, Some(record))) => {
-                    held.push(record);
-                    locks.push(lock);
+            let (name, id) = (record.network.name.clone(), record.attachment.id.clone());
+            let attempt = || {
+                if let Entry::Vacant(new) = shared.entry(name.clone()) {
+                    new.insert(self.store.share_network(&name)?);
                 }
-                Ok((lock, None)) => {
-                    lock.attachment.remove();
-                    left.push(record.network);
+                if host.is_none() && shares_host(&record.network, &record.attachment) {
+                    host = Some(self.store.share_host()?);
+                }
+                let lock = self.store.lock_attachment(&record.network, &id)?;
+                let network = record.network.clone();
+                Ok::<_, Error>((lock, network, self.store.reload(record)?))
+            };
+            match attempt() {
+                Ok((lock, _, Some(record))) => {
+                    held.push(record);
+                    own.push(lock);
+                }
+                Ok((lock, network, None)) => {
+                    lock.remove();
+                    left.push(network);
                 }
                 Err(error) => report.faults.push(error.to_string()),
             }
         }
+        shared.retain(|name, _| held.iter().any(|record| record.network.name == *name));
         for network in left {
             // Looking for the lock has made its directory anew.
             report.faults.extend(self.tidy(&network, &[]).await.err().map(|error| error.to_string()));
         }
-        (held, locks)
+        // Let go of in this order: the attachments' own first.
+        own.extend(shared.into_values().chain(host));
+        (held, own)
     }
 
     /// Repairs what differs from `wishes`; says whether another look may show more.

@@ -19,7 +19,8 @@ mod ledger;
 mod lock;
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -50,7 +51,29 @@ pub struct Record {
     /// What its share of the firewall is written in, whatever the default becomes.
     #[serde(default, skip_serializing_if = "Backend::is_nftables")]
     pub backend: Backend,
+    /// The file it was read from, as that was.
+    #[serde(skip)]
+    stamp: Stamp,
 }
+
+/// Which file a record was read from: a record is written whole, as a new file. Two records that say
+/// the same are the same, wherever they were read.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stamp(Option<(u64, i64, i64, u64)>);
+
+impl Stamp {
+    fn of(file: &fs::Metadata) -> Self {
+        Self(Some((file.ino(), file.mtime(), file.mtime_nsec(), file.len())))
+    }
+}
+
+impl PartialEq for Stamp {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Stamp {}
 
 const VERSION: u32 = 1;
 
@@ -58,7 +81,7 @@ impl Record {
     /// A record of the wish alone.
     #[must_use]
     pub fn new(network: Network, attachment: Attachment) -> Self {
-        Self { version: VERSION, network, attachment, lease: None, backend: Backend::default() }
+        Self { version: VERSION, network, attachment, lease: None, backend: Backend::default(), stamp: Stamp::default() }
     }
 
     /// The same, written in `backend`.
@@ -147,6 +170,18 @@ impl Store {
     /// [`Error::File`] when it cannot be read, [`Error::Record`] when it makes no sense.
     pub fn load(&self, network: &Network, id: &AttachmentId) -> Result<Option<Record>> {
         read(&self.file(network, id, "json"))
+    }
+
+    /// The same record as it is now, if it is still there.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn reload(&self, record: Record) -> Result<Option<Record>> {
+        let path = self.file(&record.network, &record.attachment.id, "json");
+        match fs::metadata(&path) {
+            Ok(file) if record.stamp.0.is_some() && record.stamp.0 == Stamp::of(&file).0 => Ok(Some(record)),
+            _ => read(&path),
+        }
     }
 
     /// Writes `record`, whole or not at all.
@@ -380,23 +415,35 @@ fn parse(path: &Path, extension: &str) -> Option<(AttachmentId, String)> {
 }
 
 fn read(path: &Path) -> Result<Option<Record>> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
+    let attempt = || {
+        let mut file = fs::File::open(path)?;
+        let metadata = file.metadata()?;
+        let mut text = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default() + 1);
+        file.read_to_end(&mut text)?;
+        Ok::<_, std::io::Error>((text, Stamp::of(&metadata)))
+    };
+    let (text, stamp) = match attempt() {
+        Ok(read) => read,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::file("read", path)(error)),
     };
     let fault = |reason: String| Error::Record { path: path.to_owned(), reason };
-    #[derive(Deserialize)]
-    struct Version {
-        version: u32,
+    match serde_json::from_slice::<Record>(&text) {
+        Ok(record) if record.version == VERSION => Ok(Some(Record { stamp, ..record })),
+        outcome => {
+            #[derive(Deserialize)]
+            struct Version {
+                version: u32,
+            }
+            let Version { version } = serde_json::from_slice(&text).map_err(|error| fault(error.to_string()))?;
+            if version != VERSION {
+                return Err(fault(format!(
+                    "is of version {version}, this program knows version {VERSION}: use the newer program"
+                )));
+            }
+            outcome.map(Some).map_err(|error| fault(error.to_string()))
+        }
     }
-    let Version { version } = serde_json::from_slice(&text).map_err(|error| fault(error.to_string()))?;
-    if version != VERSION {
-        return Err(fault(format!(
-            "is of version {version}, this program knows version {VERSION}: use the newer program"
-        )));
-    }
-    serde_json::from_slice(&text).map(Some).map_err(|error| fault(error.to_string()))
 }
 
 #[cfg(test)]
