@@ -21,6 +21,8 @@ pub enum Feature {
     Wireguard,
     /// SCTP sockets (`CONFIG_IP_SCTP`).
     Sctp,
+    /// Tables of iptables-legacy (`CONFIG_IP_NF_IPTABLES_LEGACY`), and the program.
+    IptablesLegacy,
 }
 
 impl Feature {
@@ -30,7 +32,7 @@ impl Feature {
     /// On the kernel of `make test-kernel`, which is there to have it.
     #[must_use]
     pub fn missing(self) -> Option<String> {
-        static HERE: [OnceLock<bool>; 6] = [const { OnceLock::new() }; 6];
+        static HERE: [OnceLock<bool>; 7] = [const { OnceLock::new() }; 7];
         if *HERE[self as usize].get_or_init(|| self.works()) {
             return None;
         }
@@ -47,6 +49,7 @@ impl Feature {
             Self::Ipvlan => "ipvlan",
             Self::Wireguard => "wireguard",
             Self::Sctp => "sctp",
+            Self::IptablesLegacy => "iptables-legacy",
         }
     }
 
@@ -67,6 +70,7 @@ impl Feature {
                  ip link add link one name ipvlan type ipvlan mode l2",
             ),
             Self::Wireguard => succeeds("ip link add wireguard type wireguard"),
+            Self::IptablesLegacy => succeeds("iptables-legacy -t nat -L -n; ip6tables-legacy -t nat -L -n"),
             Self::Sctp => socket(AddressFamily::INET, SocketType::SEQPACKET, Some(ipproto::SCTP)).is_ok(),
         }
     }
@@ -94,7 +98,7 @@ macro_rules! needs {
 mod tests {
     #[test]
     fn the_test_kernel_has_every_feature() {
-        crate::needs!(Vlan, BridgeVlanFiltering, Dummy, Ipvlan, Wireguard, Sctp);
+        crate::needs!(Vlan, BridgeVlanFiltering, Dummy, Ipvlan, Wireguard, Sctp, IptablesLegacy);
     }
 
     #[test]

@@ -88,18 +88,18 @@ impl Firewall {
 
     /// What a new attachment's share is written in.
     pub(super) fn backend(&self, asked: Option<FirewallBackend>) -> Result<Backend> {
+        if asked == Some(FirewallBackend::Nftables) {
+            return Ok(Backend::Nftables);
+        }
         let nf_tables = match self.with(|_| Ok(())) {
             Err(error) if Nft::is_not_in_kernel(&error) => false,
             // Who may not look is told so when it comes to changes.
             _ => true,
         };
-        let iptables = || iptables::variant(nf_tables).map(Backend::Iptables);
-        match asked {
-            Some(FirewallBackend::Iptables) => iptables(),
-            Some(FirewallBackend::Nftables) => Ok(Backend::Nftables),
-            None if nf_tables => Ok(Backend::Nftables),
-            None => iptables(),
+        if asked.is_none() && nf_tables {
+            return Ok(Backend::Nftables);
         }
+        iptables::variant(nf_tables).map(Backend::Iptables)
     }
 
     /// As [`Nft::observe`], but the rule set of `inet netcore`, which every published port needs, is not
