@@ -81,7 +81,14 @@ impl Record {
     /// A record of the wish alone.
     #[must_use]
     pub fn new(network: Network, attachment: Attachment) -> Self {
-        Self { version: VERSION, network, attachment, lease: None, backend: Backend::default(), stamp: Stamp::default() }
+        Self {
+            version: VERSION,
+            network,
+            attachment,
+            lease: None,
+            backend: Backend::default(),
+            stamp: Stamp::default(),
+        }
     }
 
     /// The same, written in `backend`.
