@@ -20,6 +20,7 @@
 //! that panics: namespaces live as long as the file descriptors that hold them.
 
 pub mod binaries;
+pub mod cluster;
 mod cni;
 pub mod containerd;
 pub mod docker;

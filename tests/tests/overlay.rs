@@ -1,161 +1,14 @@
 //! An overlay with real packets: three hosts on one wire, each a namespace with namespaces of its
 //! own, and a file that says which has which subnet.
 
-use std::fs;
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::io::Write;
+use std::net::IpAddr;
 
+use netcore_tests::cluster::{Cluster, Container, FILE, Wire, send_a_megabyte};
 use netcore_tests::netctl::netctl;
-use netcore_tests::traffic::{Place, Server, fetch, nobody_answers, ping, serve, who_answers};
-use netcore_tests::{Attachment, Cni, Host, Netns, Network, Outside, Publish};
+use netcore_tests::traffic::{fetch, nobody_answers, ping, serve, who_answers};
+use netcore_tests::{Netns, Network, Outside, Publish};
 use serde_json::json;
-
-const FILE: &str = "/run/mesh.toml";
-
-/// The network that carries the overlay.
-#[derive(Clone, Copy)]
-enum Wire {
-    V4,
-    V6,
-}
-
-impl Wire {
-    fn address(self, host: usize) -> IpAddr {
-        match self {
-            Self::V4 => IpAddr::from([192, 0, 2, 10 + host as u8]),
-            Self::V6 => format!("2001:db8:2::{host}").parse().unwrap(),
-        }
-    }
-
-    /// What the tunnel leaves of an Ethernet's MTU.
-    fn room(self) -> usize {
-        match self {
-            Self::V4 => 1450,
-            Self::V6 => 1430,
-        }
-    }
-}
-
-/// Hosts 1, 2, 3 on one wire, all of them in the cluster 10.244.0.0/16, fd24::/48.
-struct Cluster {
-    wire: Wire,
-    // The switch between the hosts.
-    _switch: Host,
-    hosts: Vec<Host>,
-}
-
-impl Cluster {
-    fn new(wire: Wire) -> Self {
-        let switch = Host::new();
-        switch.run("ip link add wire type bridge && ip link set wire up");
-        let hosts: Vec<Host> = (1..=3)
-            .map(|number| {
-                let host = Host::new();
-                let address = wire.address(number);
-                let length = if address.is_ipv4() { "24" } else { "64 nodad" };
-                host.enter(|| {
-                    // The other end is given to the switch by its namespace.
-                    host.run("ip link add eth0 type veth peer name port");
-                });
-                give(&host, "port", &switch, &format!("port{number}"));
-                switch.run(&format!("ip link set port{number} master wire up"));
-                host.run(&format!("ip addr add {address}/{length} dev eth0 && ip link set eth0 up"));
-                host
-            })
-            .collect();
-        let cluster = Self { wire, _switch: switch, hosts };
-        cluster.write(&[1, 2, 3]);
-        cluster
-    }
-
-    /// Tells every host that these are the nodes.
-    fn write(&self, nodes: &[usize]) {
-        for number in 1..=3 {
-            let peers: String = nodes.iter().map(|node| self.entry(*node)).collect();
-            self.tell(number, &format!("node = \"n{number}\"\n{peers}"));
-        }
-    }
-
-    fn entry(&self, node: usize) -> String {
-        let underlay = self.wire.address(node);
-        format!(
-            "[[peer]]\nnode = \"n{node}\"\nunderlay = \"{underlay}\"\nsubnets = [\"10.244.{node}.0/24\", \"fd24:0:0:{node}::/64\"]\n"
-        )
-    }
-
-    fn tell(&self, host: usize, text: &str) {
-        self.host(host).enter(|| fs::write(FILE, text)).unwrap();
-    }
-
-    fn host(&self, number: usize) -> &Host {
-        &self.hosts[number - 1]
-    }
-
-    fn network(&self) -> Network {
-        let overlay = json!({
-            "type": "overlay", "vni": 42, "cidr": ["10.244.0.0/16", "fd24::/48"], "ipMasq": true,
-            "source": { "file": FILE }, "removeEmptyBridge": true,
-            "capabilities": { "portMappings": true },
-        });
-        Network::new("mesh", overlay).version("1.1.0")
-    }
-
-    fn cni(&self, host: usize) -> Cni {
-        self.host(host).cni(self.network())
-    }
-
-    fn container(&self, host: usize, name: &str, publish: &[Publish]) -> Container {
-        Container::of(self.host(host), &self.cni(host), name, publish)
-    }
-}
-
-/// Moves the interface `name` of `from` to `to`, as `new`.
-fn give(from: &Host, name: &str, to: &Host, new: &str) {
-    // A process that stands in the other namespace gives it a name that `ip` takes.
-    let mut anchor = to.enter(|| std::process::Command::new("sleep").arg("60").spawn()).expect("start sleep");
-    from.run(&format!("ip link set {name} netns {} name {new}", anchor.id()));
-    let _ = anchor.kill();
-    let _ = anchor.wait();
-}
-
-struct Container {
-    netns: Netns,
-    attachment: Attachment,
-    _server: Server,
-}
-
-impl Container {
-    fn of(host: &Host, network: &Cni, name: &str, publish: &[Publish]) -> Self {
-        let netns = host.netns(name);
-        let wish = publish.iter().cloned().fold(network.attachment(&netns), Attachment::publish);
-        let attachment = wish.added();
-        let server = serve(&netns, name, 80);
-        Self { netns, attachment, _server: server }
-    }
-
-    fn addresses(&self) -> Vec<IpAddr> {
-        self.attachment.addresses()
-    }
-}
-
-/// One megabyte from `from` to `address`, counted there.
-fn send_a_megabyte(from: &impl Place, to: &Netns, address: IpAddr) {
-    let length = 1 << 20;
-    let listener = to.place().enter(|| TcpListener::bind(SocketAddr::new(address, 9000))).unwrap();
-    let receiver = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let mut all = Vec::new();
-        stream.read_to_end(&mut all).unwrap();
-        all.len()
-    });
-    from.place().enter(|| {
-        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address, 9000), Duration::from_secs(5)).unwrap();
-        stream.write_all(&vec![7; length]).unwrap();
-    });
-    assert_eq!(receiver.join().unwrap(), length);
-}
 
 fn all_pairs_talk(wire: Wire) {
     let cluster = Cluster::new(wire);
@@ -171,7 +24,7 @@ fn all_pairs_talk(wire: Wire) {
                 ping(&one.netns, yours);
                 let answer = fetch(&one.netns, yours, 80).unwrap();
                 assert_eq!(answer.client.ip(), mine, "the cluster sees true sources");
-                send_a_megabyte(&one.netns, &other.netns, yours);
+                send_a_megabyte(&one.netns, &other.netns, yours, 7);
                 // ICMP and IP headers are part of the packet; one byte more does not fit.
                 let payload = wire.room() - if yours.is_ipv4() { 28 } else { 48 };
                 let full = |bytes: usize| {
@@ -202,7 +55,16 @@ fn containers_of_three_hosts_talk_over_ipv6() {
 
 #[test]
 fn only_what_leaves_the_cluster_is_masqueraded_and_published_ports_are_reached_through_it() {
-    let cluster = Cluster::new(Wire::V4);
+    ways_in_and_out(Wire::V4);
+}
+
+#[test]
+fn the_same_over_an_ipv6_underlay() {
+    ways_in_and_out(Wire::V6);
+}
+
+fn ways_in_and_out(wire: Wire) {
+    let cluster = Cluster::new(wire);
     let outside = cluster.host(1).outside();
     let _world = serve(&*outside, "world", 80);
     let one = cluster.container(1, "box1", &[Publish::tcp(8080, 80)]);

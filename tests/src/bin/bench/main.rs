@@ -2,11 +2,12 @@
 //! operations on the same machine in the same minute, turn by turn, as whole processes, which is
 //! how a runtime pays for them.
 //!
-//! `bench [--quick] [--json] [--iterations N] [--only PART]`, PART being plugins, repair, watch or
-//! ports; `make bench` runs it.
+//! `bench [--quick] [--json] [--iterations N] [--only PART]`, PART being plugins, overlay,
+//! repair, watch or ports; `make bench` runs it.
 
 mod contender;
 mod measure;
+mod overlay;
 mod ports;
 mod report;
 mod scenario;
@@ -82,6 +83,9 @@ fn main() -> ExitCode {
     let mut report = Report::new(options.iterations);
     if options.wants("plugins") {
         plugins(&reference, &options, &leases, &mut report);
+    }
+    if options.wants("overlay") {
+        overlay::compare(&options, &leases, &mut report);
     }
     if options.wants("repair") {
         repair(&options, &leases, &mut report);

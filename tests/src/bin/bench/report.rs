@@ -17,19 +17,22 @@ const PEAK_GOAL_KIB: f64 = 6.0 * 1024.0;
 
 /// How a row's numbers are meant.
 #[derive(Clone, Copy)]
-enum Unit {
+pub(crate) enum Unit {
     Milliseconds,
     Mebibytes,
     Programs,
     PerSecond,
+    Gigabits,
 }
 
 /// When a row is good.
-enum Goal {
+pub(crate) enum Goal {
     /// At most one in so many of the reference's.
     Fraction(f64),
     /// At least so many times the reference's.
     Times(f64),
+    /// At most so many times the reference's.
+    NoMoreThan(f64),
     /// At most this.
     Most(f64),
     /// Shown for the record.
@@ -110,6 +113,16 @@ impl Report {
         self.rows.push(Row { scenario, what, unit: Unit::Milliseconds, ours, reference, goal: Goal::Fraction(parts) });
     }
 
+    /// Two things that are not ours and the reference's: medians.
+    pub(crate) fn beside(&mut self, scenario: &str, what: &str, unit: Unit, values: [&[f64]; 2], goal: Goal) {
+        let [ours, reference] = values.map(|values| {
+            let mut values = values.to_vec();
+            values.sort_by(f64::total_cmp);
+            quantile(&values, 50)
+        });
+        self.rows.push(Row { scenario: scenario.to_owned(), what: what.to_owned(), unit, ours, reference, goal });
+    }
+
     /// Times of something that only we do, and the most milliseconds it may take.
     pub(crate) fn own(&mut self, scenario: &str, what: &str, times: Vec<Duration>, most: Option<f64>) {
         let mut times: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1000.0).collect();
@@ -140,6 +153,7 @@ impl Row {
         match self.goal {
             Goal::Fraction(parts) => Some(self.ours * parts <= self.reference),
             Goal::Times(times) => Some(self.ours >= self.reference * times),
+            Goal::NoMoreThan(times) => Some(self.ours <= self.reference * times),
             Goal::Most(most) => Some(self.ours <= most),
             Goal::None => None,
         }
@@ -149,6 +163,7 @@ impl Row {
         match self.goal {
             Goal::Fraction(parts) => format!("at most 1/{parts}"),
             Goal::Times(times) => format!("at least {times}x"),
+            Goal::NoMoreThan(times) => format!("at most {times}x"),
             Goal::Most(most) => format!("at most {most}"),
             Goal::None => String::new(),
         }
@@ -157,6 +172,8 @@ impl Row {
     fn ratio(&self) -> String {
         match self.unit {
             _ if self.reference.is_nan() => String::new(),
+            _ if matches!(self.goal, Goal::NoMoreThan(_)) => format!("{:.2}x", self.ours / self.reference),
+            Unit::Gigabits => format!("{:.2}x", self.ours / self.reference),
             Unit::PerSecond => format!("{:.1}x", self.ours / self.reference),
             _ => format!("1/{:.1}", self.reference / self.ours),
         }
@@ -170,6 +187,7 @@ impl Unit {
             Self::Mebibytes => "MiB",
             Self::Programs => "",
             Self::PerSecond => "/s",
+            Self::Gigabits => "Gbit/s",
         }
     }
 

@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 
 use crate::report::Goals;
 
+/// Where an overlay's peers are written down.
+const PEERS: &str = "/run/peers.toml";
+
 /// A network of one mode.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scenario {
@@ -16,6 +19,8 @@ pub(crate) enum Scenario {
     Macvlan,
     /// `none`, which the reference calls `loopback`.
     None,
+    /// What the reference has nothing like.
+    Overlay,
 }
 
 impl Scenario {
@@ -27,6 +32,7 @@ impl Scenario {
             Self::Published => "bridge, published port",
             Self::Macvlan => "macvlan",
             Self::None => "none (loopback)",
+            Self::Overlay => "overlay",
         }
     }
 
@@ -61,6 +67,21 @@ impl Scenario {
                 Network::new("bench", json!({ "type": "macvlan", "master": "eth0", "mode": "bridge", "ipam": ipam }))
             }
             Self::None => Network::new("bench", json!({ "type": "loopback" })),
+            Self::Overlay => {
+                host.run("ip link add eth0 type veth peer name port0; ip link set port0 up; ip link set eth0 up");
+                host.run("ip addr add 192.0.2.1/24 dev eth0");
+                let peer = |node: u8| {
+                    format!(
+                        "[[peer]]\nnode = \"n{node}\"\nunderlay = \"192.0.2.{node}\"\nsubnets = [\"10.20.{node}.0/24\"]\n"
+                    )
+                };
+                let file: String = (1..=3).map(peer).collect();
+                host.enter(|| std::fs::write(PEERS, format!("node = \"n1\"\n{file}")))
+                    .expect("write the file of peers");
+                let source = json!({ "file": PEERS });
+                let overlay = json!({ "type": "overlay", "vni": 42, "cidr": "10.20.0.0/16", "ipMasq": true, "dataDir": leases, "source": source });
+                Network::new("bench", overlay)
+            }
         }
     }
 
@@ -73,6 +94,8 @@ impl Scenario {
             (Self::Macvlan, "ADD") => (3.0, 5.0),
             (Self::Macvlan, _) => (1.0, 1.0),
             (Self::None, _) => (2.0, 2.0),
+            // Compared with the bridge.
+            (Self::Overlay, _) => (1.0, 1.0),
         };
         Goals { wall, cpu }
     }
