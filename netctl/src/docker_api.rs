@@ -24,6 +24,8 @@ pub(crate) struct Docker {
     pub(crate) networks: Vec<Network>,
     /// The ports that its containers publish.
     pub(crate) ports: Vec<Port>,
+    /// Whether it has been told to leave iptables alone.
+    pub(crate) is_hands_off: bool,
     /// Whether it has rules for what a helper does otherwise (`userland-proxy` is off).
     pub(crate) hairpin: bool,
 }
@@ -126,11 +128,33 @@ pub(crate) fn ask(socket: &Path) -> io::Result<Docker> {
     let Version { version } = get(socket, "/version")?;
     let listed: Vec<ListedNetwork> = get(socket, "/networks")?;
     let containers: Vec<Container> = get(socket, "/containers/json")?;
-    Ok(read(version, listed, containers, |bridge| {
+    let docker = read(version, listed, containers, |bridge| {
         // dockerd sets it where it does without the helper (daemon option `userland-proxy`).
         let switch = format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet");
         fs::read_to_string(switch).is_ok_and(|value| value.trim() == "1")
-    }))
+    });
+    Ok(Docker { is_hands_off: is_hands_off(), ..docker })
+}
+
+/// Whether dockerd was started with `iptables` off, which it does not say over its socket.
+fn is_hands_off() -> bool {
+    let processes = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
+    let mut daemons =
+        processes.filter(|path| fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == "dockerd"));
+    let arguments: Vec<String> = daemons
+        .next()
+        .and_then(|path| fs::read(path.join("cmdline")).ok())
+        .map(|line| line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect())
+        .unwrap_or_default();
+    if arguments.iter().any(|argument| argument == "--iptables=false") {
+        return true;
+    }
+    let place = arguments.iter().position(|argument| argument == "--config-file");
+    let file = place.and_then(|place| arguments.get(place + 1)).map(String::as_str);
+    let file = file.or_else(|| arguments.iter().find_map(|argument| argument.strip_prefix("--config-file=")));
+    let settings = fs::read(file.unwrap_or("/etc/docker/daemon.json")).ok();
+    let settings: Option<serde_json::Value> = settings.and_then(|text| serde_json::from_slice(&text).ok());
+    settings.is_some_and(|settings| settings["iptables"] == false)
 }
 
 fn read(
@@ -150,7 +174,7 @@ fn read(
     let networks: Vec<Network> = listed.iter().filter_map(|one| known.get(&one.name).cloned()).collect();
     let ports = containers.iter().flat_map(|container| ports(container, &known)).collect();
     let hairpin = networks.iter().any(|network| is_hairpin(&network.bridge));
-    Docker { version, networks, ports, hairpin }
+    Docker { version, networks, ports, is_hands_off: false, hairpin }
 }
 
 fn network(listed: &ListedNetwork) -> Option<Network> {

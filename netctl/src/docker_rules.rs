@@ -31,6 +31,9 @@ const FIRST_WITHOUT_STAGES: u32 = 29;
 /// What `docker` has written. A version whose layout is not known is refused: a rule too many in a
 /// firewall is worse than one too few.
 pub(crate) fn of(docker: &Docker) -> Result<Wanted, String> {
+    if docker.is_hands_off {
+        return Ok(Vec::new());
+    }
     let major = docker.version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
     match major {
         17..=LAST_WITH_STAGES => Ok(vec![filter_with_stages(docker), nat(docker)]),
@@ -207,6 +210,12 @@ mod tests {
         assert_eq!(rules(&proxied), saved(include_str!("../tests/docker/20.10-proxy.rules")));
         let hairpin = of(&example(true)).unwrap();
         assert_eq!(rules(&hairpin), saved(include_str!("../tests/docker/20.10-hairpin.rules")));
+    }
+
+    #[test]
+    fn of_one_that_leaves_iptables_alone_nothing_is_missing() {
+        let docker = Docker { is_hands_off: true, ..example(false) };
+        assert!(of(&docker).unwrap().is_empty());
     }
 
     #[test]

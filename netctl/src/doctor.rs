@@ -38,6 +38,11 @@ async fn diagnose(engine: &Engine, arguments: &DoctorArguments) -> Result<Vec<Di
         Err(error @ Error::Invalid { .. }) => return Err(Failure::usage(error)),
         diagnoses => diagnoses?,
     };
+    if let (Some(name), true) = (&about, diagnoses.is_empty()) {
+        let message =
+            format!("nothing is published of {name}, and nothing leaves it: ask about some traffic, with --flow");
+        return Err(Failure { exit: Exit::Partial, message });
+    }
     if about.is_none() && arguments.flow.is_none() {
         diagnoses.extend(docker::diagnose(socket));
     }

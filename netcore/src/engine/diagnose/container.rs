@@ -32,9 +32,7 @@ impl<'w, K: Inspect> Container<'w, K> {
         });
         if link.is_none() {
             let mode = record.network.mode.name();
-            let advice = "look at the container's namespace by hand".to_owned();
-            let by = format!("the way of a container of mode {mode} is not known here");
-            return Err(Halt::at(&name(record), by, Cure::Advice(advice)));
+            return Err(Halt::Lost(format!("{}: the way of mode {mode} is not followed", name(record))));
         }
         let id = &record.attachment.id;
         let gone = |reason: &str| {

@@ -15,8 +15,11 @@ const FIREWALLD: &str = "firewalld";
 /// Our own.
 const OURS: &str = "netcore";
 
-/// The chain in it that is not.
-const ADMINISTRATORS: &str = "user";
+/// Our own chains in tables of iptables.
+const OUR_CHAINS: &str = "NETCORE-";
+
+/// The chains among them that are not.
+const ADMINISTRATORS: [&str; 2] = ["user", "NETCORE-USER"];
 
 /// `rule with handle 5 of chain forward in table inet admin`
 pub(super) fn describe(blame: &Blame) -> String {
@@ -53,7 +56,8 @@ pub(super) fn admit(blame: &Blame, packet: &Packet, scene: &Scene, on_host: bool
         return firewalld(blame, zone, packet);
     }
     let Blame { family, table, chain, .. } = blame;
-    if table == OURS && chain != ADMINISTRATORS {
+    let is_ours = table == OURS || chain.starts_with(OUR_CHAINS);
+    if is_ours && !ADMINISTRATORS.contains(&chain.as_str()) {
         let advice = "this is as the network's configuration has it (isolation, internal, ipspoofchk, macspoofchk): \
                       change it there, and attach its containers again";
         return Cure::Advice(advice.to_owned());
@@ -120,7 +124,7 @@ fn firewalld(blame: &Blame, zone: &str, packet: &Packet) -> Cure {
 }
 
 /// Whether the rule is iptables', of either kind.
-fn is_iptables(blame: &Blame) -> bool {
+pub(super) fn is_iptables(blame: &Blame) -> bool {
     let tables = ["filter", "nat", "mangle", "raw", "security"];
     let is_named_so = matches!(blame.family, Family::Ip | Family::Ip6) && tables.contains(&blame.table.as_str());
     // Chains that iptables jumps to may have any name; in tables of this name, nobody else has any.

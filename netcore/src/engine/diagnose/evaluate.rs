@@ -190,19 +190,14 @@ impl<'a> Run<'a, '_> {
                         None => None,
                     };
                 }
-                Wish::Verdict(Verdict::Return) if sure => return None,
-                Wish::Verdict(Verdict::Return | Verdict::Accept) if !sure => {
-                    self.may_have_left = Some(reason());
-                    continue;
-                }
-                Wish::Verdict(Verdict::Accept) => End::Accepted,
+                Wish::Verdict(Verdict::Return) if doubt.is_none() => return None,
+                Wish::Verdict(Verdict::Accept | Verdict::Return) => End::Accepted,
                 Wish::Verdict(Verdict::Drop) => End::Stopped(blamed(false)),
                 Wish::Verdict(Verdict::Reject) => End::Stopped(blamed(true)),
                 Wish::Verdict(Verdict::Queue) => {
                     self.doubts.push((blamed(false), "a program decides (queue)".to_owned()));
                     End::Accepted
                 }
-                Wish::Verdict(Verdict::Return) => continue,
                 Wish::Translate(source, destination) => End::Translated(source, destination, blamed(false)),
             };
             if sure {
@@ -215,6 +210,8 @@ impl<'a> Run<'a, '_> {
                     self.doubts.push((blame, reason));
                 }
             }
+            // Without a doubt of this rule's own, whoever comes here comes no further.
+            doubt.as_ref()?;
         }
         None
     }

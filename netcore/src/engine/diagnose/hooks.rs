@@ -87,7 +87,13 @@ impl<'w, K: Inspect> Walk<'w, K> {
             let what = if packet.is_answer { "the answer" } else { "it" };
             let verb = if blame.rejects { "rejects" } else { "drops" };
             let by = format!("{} {verb} {what}", cure::describe(&blame));
-            return Err(Halt::at(at, by, cure::admit(&blame, packet, scene, at == HOST)));
+            let is_ours_to_mend = hook == Hook::Forward && at == HOST && cure::is_iptables(&blame);
+            let cure = if is_ours_to_mend && self.world.lacks_admission() {
+                Cure::repair()
+            } else {
+                cure::admit(&blame, packet, scene, at == HOST)
+            };
+            return Err(Halt::at(at, by, cure));
         }
         if passage.chains > 0 {
             let (frames, answer) =

@@ -128,9 +128,9 @@ impl<'w, K: Inspect> Walk<'w, K> {
             self.pass(HOST, format!("{asked}/{} is published: on to {target}", packet.protocol));
             return Ok(());
         }
-        let is_meant = |object: &Object| match object {
-            Object::Nat(NatRule::Ruleset { table: Table::Inet, .. }) => true,
-            Object::Nat(NatRule::Publish { to, protocol, .. }) => *to == target && *protocol == packet.protocol,
+        let is_meant = |object: &Object| match object.rule() {
+            Some(NatRule::Ruleset { table: Table::Inet, .. }) => true,
+            Some(NatRule::Publish { to, protocol, .. }) => *to == target && *protocol == packet.protocol,
             _ => false,
         };
         if let Some(halt) = self.world.drift(record, is_meant) {
@@ -225,9 +225,9 @@ impl<'w, K: Inspect> Walk<'w, K> {
         if !wanted {
             return Ok(());
         }
-        let is_meant = |object: &Object| match object {
-            Object::Nat(NatRule::Ruleset { table: Table::Inet, .. }) => true,
-            Object::Nat(NatRule::Masquerade { source: its, .. }) => *its == source,
+        let is_meant = |object: &Object| match object.rule() {
+            Some(NatRule::Ruleset { table: Table::Inet, .. }) => true,
+            Some(NatRule::Masquerade { source: its, .. }) => *its == source,
             _ => false,
         };
         match self.world.drift(record, is_meant) {

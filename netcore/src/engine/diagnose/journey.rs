@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::packet::Packet;
-use super::world::{World, addresses, is_bridged, way_out};
+use super::world::{World, addresses, way_out};
 use crate::error::{Error, Result};
 use crate::kernel::Inspect;
-use crate::model::{End, Flow, Name, PortMapping, Protocol};
+use crate::model::{End, Flow, Mode, Name, PortMapping, Protocol};
 use crate::store::Record;
 
 /// A flow with all that its text leaves open.
@@ -56,8 +56,14 @@ pub(super) fn plan<'w, K: Inspect>(
         return Err(unknown(name));
     }
     let mut journeys = Vec::new();
-    for record in meant.into_iter().filter(|record| is_bridged(record)) {
-        journeys.extend(usual(record));
+    for record in meant {
+        match &record.network.mode {
+            Mode::Bridge(_) | Mode::Overlay(_) => journeys.extend(usual(record, world.has_ipv6)),
+            // Asked about by name, it is not passed over.
+            Mode::None(_) => {}
+            _ if about.is_some() => journeys.push(way_out_of(record, addresses(record).all(|own| own.is_ipv6()))),
+            _ => {}
+        }
     }
     Ok(journeys)
 }
@@ -67,12 +73,12 @@ fn unknown(name: &Name) -> Error {
 }
 
 /// What should get through for an attachment.
-fn usual(record: &Record) -> Vec<Journey<'_>> {
-    let container = || End::Container(record.attachment.id.container.clone());
+fn usual(record: &Record, has_ipv6: bool) -> Vec<Journey<'_>> {
     let (leaves, is_internal) = way_out(record);
     let mut journeys = Vec::new();
     let families: Vec<bool> =
         [false, true].into_iter().filter(|v6| addresses(record).any(|address| address.is_ipv6() == *v6)).collect();
+    let outside = |v6: bool| !v6 || has_ipv6;
     for mapping in &record.attachment.publish {
         for v6 in mapping.families().into_iter().filter(|v6| families.contains(v6)) {
             let on = mapping.host_address.filter(|address| !address.is_unspecified());
@@ -85,7 +91,7 @@ fn usual(record: &Record) -> Vec<Journey<'_>> {
                 };
                 journeys.push(Journey { flow, v6, from, to: on.map_or(To::Host, To::Address) });
             };
-            if !is_internal && !on.is_some_and(|address| address.is_loopback()) {
+            if !is_internal && outside(v6) && !on.is_some_and(|address| address.is_loopback()) {
                 add(End::Outside, From::Outside(None), on);
             }
             // ::1 cannot be published; what else the host calls itself does not matter.
@@ -94,11 +100,21 @@ fn usual(record: &Record) -> Vec<Journey<'_>> {
             }
         }
     }
-    for v6 in families.into_iter().filter(|_| leaves && !is_internal) {
-        let flow = Flow { from: container(), to: End::Outside, port: SOME_SERVICE, protocol: Protocol::Tcp };
-        journeys.push(Journey { flow, v6, from: From::Container(record), to: To::Outside });
-    }
+    let leaves = families.into_iter().filter(|v6| leaves && !is_internal && outside(*v6));
+    journeys.extend(leaves.map(|v6| way_out_of(record, v6)));
     journeys
+}
+
+/// Whether a container is in the host's own namespace.
+fn is_on_host(record: &Record) -> bool {
+    matches!(record.network.mode, Mode::Host(_))
+}
+
+/// From a container to the outside.
+fn way_out_of(record: &Record, v6: bool) -> Journey<'_> {
+    let from = End::Container(record.attachment.id.container.clone());
+    let flow = Flow { from, to: End::Outside, port: SOME_SERVICE, protocol: Protocol::Tcp };
+    Journey { flow, v6, from: From::Container(record), to: To::Outside }
 }
 
 impl<'w> Journey<'w> {
@@ -115,13 +131,19 @@ impl<'w> Journey<'w> {
                 Some(record) => From::Container(record),
                 None => From::Outside(Some(*address)),
             },
-            End::Container(name) => From::Container(container(name)?),
+            End::Container(name) => match container(name)? {
+                record if is_on_host(record) => From::Host,
+                record => From::Container(record),
+            },
         };
         let to = match &flow.to {
             End::Host => To::Host,
             End::Outside => To::Outside,
             End::Address(address) => To::Address(*address),
-            End::Container(name) => To::Container(container(name)?),
+            End::Container(name) => match container(name)? {
+                record if is_on_host(record) => To::Host,
+                record => To::Container(record),
+            },
         };
         let only_v6 = |record: &Record| addresses(record).all(|address| address.is_ipv6());
         let v6 = match (&flow.from, &flow.to) {

@@ -16,6 +16,8 @@ mod journey;
 mod packet;
 mod refusal;
 mod rule;
+#[cfg(test)]
+mod tests;
 mod walk;
 mod world;
 
@@ -99,6 +101,8 @@ impl Cure {
 /// Why a walk ends before its end.
 enum Halt {
     Stopped(Box<Stopped>),
+    /// The way goes on where it cannot be followed, and why.
+    Lost(String),
     Failed(Error),
 }
 
@@ -117,8 +121,8 @@ impl Halt {
 impl<K: Inspect> Engine<K> {
     /// Follows `flow`; or without one, the traffic that should get through for `about`, a container or
     /// a network: to each of its published ports from outside and from the host, and from the
-    /// container to the outside. Without either, that of every container. Changes nothing, and sends
-    /// nothing.
+    /// container to the outside, over IPv6 only where the host has a way out by it. Without either, that of
+    /// every container on a bridge. Changes nothing, and sends nothing.
     ///
     /// # Errors
     /// [`Error::Invalid`] when there is no such container or network, [`Error::File`] when the records
@@ -129,9 +133,13 @@ impl<K: Inspect> Engine<K> {
         for journey in journey::plan(&world, about, flow)? {
             let mut walk = Walk::new(&world, &journey);
             let outcome = walk.follow().await;
-            let (passed, doubts) = (walk.passed, walk.doubts);
+            let (passed, mut doubts) = (walk.passed, walk.doubts);
             let stopped = match outcome {
                 Ok(()) => None,
+                Err(Halt::Lost(why)) => {
+                    doubts.push(why);
+                    None
+                }
                 Err(Halt::Stopped(stopped)) => Some(*stopped),
                 Err(Halt::Failed(error)) => return Err(error),
             };

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::container::Container;
 use super::journey::{From, Journey, To};
 use super::packet::{Packet, Wire};
-use super::world::{HOST, World, addresses, name};
+use super::world::{HOST, NOBODY, World, addresses, name};
 use super::{Cure, Halt, Passed};
 use crate::kernel::Inspect;
 use crate::model::rules::Hook;
@@ -31,12 +31,6 @@ pub(super) enum Arrival<'w, K> {
     /// A program in a container has it.
     Container(Box<Container<'w, K>>),
 }
-
-/// Addresses that are nobody's (RFC 5737, RFC 3849): the way to them is the way to the outside.
-const NOBODY: [IpAddr; 2] = [
-    IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 1)),
-    IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1)),
-];
 
 impl<'w, K: Inspect> Walk<'w, K> {
     pub(super) fn new(world: &'w World<K>, journey: &'w Journey<'w>) -> Self {
@@ -136,7 +130,7 @@ impl<'w, K: Inspect> Walk<'w, K> {
     /// somebody else.
     pub(super) fn around_host(&self, record: &Record, packet: &Packet) -> Halt {
         let is_meant = |object: &Object| {
-            matches!(object, Object::Nat(NatRule::Ruleset { table: Table::Inet, .. } | NatRule::Hairpin { .. }))
+            matches!(object.rule(), Some(NatRule::Ruleset { table: Table::Inet, .. } | NatRule::Hairpin { .. }))
         };
         self.world.drift(record, is_meant).unwrap_or_else(|| {
             let by = format!("the answer goes to {} directly, and not through the host", packet.source.ip());

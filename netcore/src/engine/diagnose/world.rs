@@ -1,13 +1,13 @@
 //! What a diagnosis knows of the host before it follows anything.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use super::{Cure, Halt};
 use crate::engine::{Engine, RepairOptions, Repaired, desired};
 use crate::error::Result;
 use crate::kernel::Inspect;
-use crate::model::{Mode, NatRule, Object, Place, Protocol, Scene, Sysctl};
+use crate::model::{Mode, NatRule, Object, Place, Protocol, RouteQuestion, Scene, Sysctl, Way};
 use crate::store::{self, Record};
 
 /// The host and its records.
@@ -15,9 +15,15 @@ pub(super) struct World<K> {
     pub(super) kernel: K,
     pub(super) scene: Scene,
     pub(super) records: Vec<Record>,
+    /// Whether there is an outside by IPv6.
+    pub(super) has_ipv6: bool,
     /// What a check finds not to be as it should.
     drift: Vec<Repaired>,
 }
+
+/// Addresses that are nobody's (RFC 5737, RFC 3849): the way to them is the way to the outside.
+pub(super) const NOBODY: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1))];
 
 /// The name of the host in answers.
 pub(super) const HOST: &str = "host";
@@ -29,7 +35,9 @@ impl<K: Inspect> World<K> {
         let drift = if records.is_empty() { Vec::new() } else { engine.repair(&check).await?.objects };
         let kernel = engine.kernel.enter(None).await?;
         let scene = kernel.inspect(Place::Host).await?;
-        Ok(Self { kernel, scene, records, drift })
+        let question = RouteQuestion { to: NOBODY[1], from: None, came_by: None };
+        let has_ipv6 = matches!(kernel.way(Place::Host, &question).await?, Way::Out { .. });
+        Ok(Self { kernel, scene, records, has_ipv6, drift })
     }
 
     /// Whose address that is, among the containers on bridges.
@@ -53,11 +61,11 @@ impl<K: Inspect> World<K> {
     ) -> impl Iterator<Item = (&Record, Option<IpAddr>, SocketAddr)> {
         self.records.iter().flat_map(move |record| {
             let objects = desired(record).map(|desired| desired.attachment).unwrap_or_default();
-            objects.into_iter().filter_map(move |object| match object {
-                Object::Nat(NatRule::Publish { host_address, protocol: its, host_port, to, .. })
-                    if its == protocol && host_port == port =>
+            objects.into_iter().filter_map(move |object| match object.rule() {
+                Some(NatRule::Publish { host_address, protocol: its, host_port, to, .. })
+                    if *its == protocol && *host_port == port =>
                 {
-                    Some((record, host_address, to))
+                    Some((record, *host_address, *to))
                 }
                 _ => None,
             })
@@ -77,6 +85,12 @@ impl<K: Inspect> World<K> {
             }
             Some(Halt::at(HOST, by, Cure::repair()))
         })
+    }
+
+    /// Whether a check has found that iptables lets nothing pass for one of our bridges.
+    pub(super) fn lacks_admission(&self) -> bool {
+        let is_admission = |object: &Object| matches!(object, Object::Admission(_));
+        self.records.iter().any(|record| self.drift(record, is_admission).is_some())
     }
 
     /// Whether a setting of the host is on, or not there at all; what is off is named.
