@@ -28,7 +28,7 @@ test:
 # The tests on Debian's own kernel, emulated, and on a newer one if apt knows one, or says that it does
 # not. KERNELS=linux-image-6.12-amd64 for that one alone, SUITE= for other tests.
 KERNELS ?= linux-image-amd64 $$(tests/kernel/newer linux-image-amd64)
-SUITE ?= -p netcore-tests --lib --test bridge --test check_and_del --test gc_status --test macvlan --test parallel --test spoofing --test vlan
+SUITE ?= -p netcore-tests --lib --test bridge --test check_and_del --test gc_status --test macvlan --test overlay --test overlay_encrypted --test parallel --test spoofing --test vlan
 test-kernel:
 	tests/install-packages kernel
 	$(MAKE) build

@@ -199,6 +199,17 @@ impl Error {
         Self::Invalid { field: field.into(), value: value.to_string(), expected: expected.into() }
     }
 
+    /// The kernel cannot encrypt.
+    pub(crate) fn no_wireguard() -> Self {
+        Self::Unsupported {
+            field: "encryption".to_owned(),
+            value: "wireguard".to_owned(),
+            way_out: "this kernel has no WireGuard: install or load its module `wireguard` (part of Linux since 5.6), \
+                      or leave `encryption` out on every node"
+                .to_owned(),
+        }
+    }
+
     /// One error for a list of them: `Ok` for none, the error itself for one.
     pub(crate) fn from_list(errors: Vec<Error>) -> Result<()> {
         if errors.is_empty() { Ok(()) } else { Err(Self::several(errors)) }

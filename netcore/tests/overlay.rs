@@ -21,6 +21,8 @@ underlay = "192.0.2.12"
 subnets = ["10.244.2.0/24"]
 "#;
 
+const OTHER_KEY: &str = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=";
+
 struct Host {
     directory: tempfile::TempDir,
     kernel: Memory,
@@ -28,8 +30,20 @@ struct Host {
     mesh: Network,
 }
 
+/// How nodes are reached.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    Tunnel,
+    Segment,
+    Encrypted,
+}
+
+impl By {
+    const ALL: [Self; 3] = [Self::Tunnel, Self::Segment, Self::Encrypted];
+}
+
 impl Host {
-    fn new(direct: bool) -> Self {
+    fn new(by: By) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         std::fs::write(path("mesh.toml"), PEERS).unwrap();
@@ -47,9 +61,17 @@ impl Host {
             "name": "mesh",
             "mode": {
                 "type": "overlay", "vni": 42, "cidr": "10.244.0.0/16", "ipMasq": true, "removeEmptyBridge": true,
-                "directRouting": direct, "dataDir": path("leases"), "source": { "file": path("mesh.toml") },
+                "directRouting": by == By::Segment, "dataDir": path("leases"), "source": { "file": path("mesh.toml") },
             },
         });
+        let mut mesh = mesh;
+        if by == By::Encrypted {
+            mesh["mode"]["encryption"] = "wireguard".into();
+            let own = engine.node_key(&"mesh".parse().unwrap()).unwrap().public;
+            let peers =
+                PEERS.replace("[\"10.244.1.0/24\"]\n", &format!("[\"10.244.1.0/24\"]\npublicKey = \"{own}\"\n"));
+            std::fs::write(path("mesh.toml"), peers + &format!("publicKey = \"{OTHER_KEY}\"\n")).unwrap();
+        }
         Self { directory, kernel, engine, mesh: serde_json::from_value(mesh).unwrap() }
     }
 
@@ -62,7 +84,7 @@ impl Host {
     fn left(&self) -> Vec<String> {
         let of_network = |object: &Object| {
             object.mark().is_some_and(|mark: &Mark| mark.is_of(&self.mesh.name))
-                || matches!(object, Object::Route(_) | Object::Neighbour(_) | Object::Fdb(_))
+                || matches!(object, Object::Route(_) | Object::Neighbour(_) | Object::Fdb(_) | Object::WireguardPeer(_))
         };
         self.kernel.objects().iter().filter(|object| of_network(object)).map(ToString::to_string).collect()
     }
@@ -74,15 +96,22 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 
 #[test]
 fn every_way_is_checked_mended_and_tidied() {
-    for direct in [false, true] {
-        let host = Host::new(direct);
+    for by in By::ALL {
+        let host = Host::new(by);
         host.attach("one").unwrap();
         let ways = |object: &Object| match object {
             Object::Route(route) => route.place == Place::Host,
-            object => matches!(object, Object::Neighbour(_) | Object::Fdb(_)),
+            object => matches!(object, Object::Neighbour(_) | Object::Fdb(_) | Object::WireguardPeer(_)),
         };
         let made: Vec<Object> = host.kernel.objects().into_iter().filter(ways).collect();
-        assert_eq!(made.len(), if direct { 1 } else { 3 });
+        assert_eq!(
+            made.len(),
+            match by {
+                By::Tunnel => 3,
+                By::Segment => 1,
+                By::Encrypted => 2,
+            }
+        );
         for way in made {
             run(host.engine.check(&host.mesh, "one")).unwrap();
             host.kernel.take(&way);
@@ -109,9 +138,9 @@ fn every_way_is_checked_mended_and_tidied() {
 
 #[test]
 fn a_failure_at_any_change_leaves_no_trace() {
-    for direct in [false, true] {
+    for by in By::ALL {
         for changes in 0.. {
-            let host = Host::new(direct);
+            let host = Host::new(by);
             host.kernel.fail_after(changes);
             let outcome = host.attach("one");
             if host.kernel.disarm() {

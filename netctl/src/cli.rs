@@ -59,6 +59,9 @@ pub(crate) enum Verb {
     Doctor(DoctorArguments),
     /// Say what attaching a container would do here, without doing it
     Plan(PlanArguments),
+    /// What concerns networks of several nodes
+    #[command(subcommand)]
+    Overlay(OverlayVerb),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -69,6 +72,19 @@ pub(crate) enum Verb {
     Man {
         /// The directory
         directory: PathBuf,
+    },
+}
+
+/// What can be asked about networks of several nodes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum OverlayVerb {
+    /// Print the public key that the other nodes of an encrypted network have to know this one by
+    ///
+    /// It is the `publicKey` of this node's entry in the file of peers. The key is made when it is first
+    /// asked for; its private half is in /var/lib/netcore/overlay/NETWORK.key and stays there.
+    Key {
+        /// The network's name
+        network: Name,
     },
 }
 

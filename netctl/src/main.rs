@@ -9,6 +9,7 @@ mod docker_rules;
 mod docker_tables;
 mod doctor;
 mod exit;
+mod key;
 mod output;
 mod pages;
 mod plan;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use netcore::Engine;
 
-use crate::cli::{Cli, Verb};
+use crate::cli::{Cli, OverlayVerb, Verb};
 use crate::exit::{Exit, Failure};
 
 fn main() -> ExitCode {
@@ -51,6 +52,7 @@ async fn answer(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Show { attachment } => attachments::show(&Engine::open()?, attachment, json).await,
         Verb::Doctor(arguments) => doctor::doctor(&Engine::open()?, arguments, json).await,
         Verb::Plan(arguments) => plan::plan(&Engine::open()?, arguments, json).await,
+        Verb::Overlay(OverlayVerb::Key { network }) => key::key(&Engine::open()?, network, json),
         Verb::Completions { shell } => pages::completions(*shell),
         Verb::Man { directory } => pages::man(directory),
     }

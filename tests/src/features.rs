@@ -32,13 +32,19 @@ impl Feature {
     /// On the kernel of `make test-kernel`, which is there to have it.
     #[must_use]
     pub fn missing(self) -> Option<String> {
-        static HERE: [OnceLock<bool>; 7] = [const { OnceLock::new() }; 7];
-        if *HERE[self as usize].get_or_init(|| self.works()) {
+        if self.is_here() {
             return None;
         }
         let missing = format!("needs {}: not in this kernel, runs under make test-kernel", self.name());
         assert!(std::env::var_os("NETCORE_TEST_KERNEL").is_none(), "{missing}, which this is");
         Some(missing)
+    }
+
+    /// Whether the kernel has it.
+    #[must_use]
+    pub fn is_here(self) -> bool {
+        static HERE: [OnceLock<bool>; 7] = [const { OnceLock::new() }; 7];
+        *HERE[self as usize].get_or_init(|| self.works())
     }
 
     fn name(self) -> &'static str {

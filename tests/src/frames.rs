@@ -4,6 +4,9 @@ use std::ffi::CString;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::traffic::Place;
@@ -89,6 +92,45 @@ impl Wire {
             heard.extend(others.iter().find(|other| arrived.starts_with(other)));
         }
         panic!("an honest frame did not arrive within {PATIENCE:?}: {frame:02x?}");
+    }
+}
+
+/// What passes by an interface, in both directions, from when it is made.
+pub struct Recorder {
+    over: Arc<AtomicBool>,
+    heard: JoinHandle<Vec<Vec<u8>>>,
+}
+
+impl Recorder {
+    /// Listens at `interface` where `place` is.
+    ///
+    /// # Panics
+    /// When that fails.
+    #[must_use]
+    pub fn start(place: &impl Place, interface: &str) -> Self {
+        let wire = Wire::open(place, interface);
+        let over = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::clone(&over);
+        let listen = move || {
+            let (mut heard, mut bytes) = (Vec::new(), vec![0; 1 << 17]);
+            while !is_over.load(Ordering::Relaxed) {
+                if let Ok((length, _)) = rustix::net::recv(&wire.0, &mut bytes[..], rustix::net::RecvFlags::empty()) {
+                    heard.push(bytes[..length].to_vec());
+                }
+            }
+            heard
+        };
+        Self { over, heard: std::thread::spawn(listen) }
+    }
+
+    /// The frames that have passed.
+    ///
+    /// # Panics
+    /// When the listener did.
+    #[must_use]
+    pub fn stop(self) -> Vec<Vec<u8>> {
+        self.over.store(true, Ordering::Relaxed);
+        self.heard.join().expect("the listener")
     }
 }
 

@@ -314,6 +314,48 @@ fn what_is_missing_or_wrong_is_said() {
 }
 
 #[test]
+fn what_goes_wrong_later_leaves_what_runs_alone() {
+    let cluster = Cluster::new(Wire::V4);
+    let host = cluster.host(1);
+    let one = cluster.container(1, "box1", &[]);
+    let two = cluster.container(2, "box2", &[]);
+    let late = host.netns("late");
+    let kept = "/var/lib/netcore/overlay/mesh.json";
+    let other_version = format!("cp {kept} /run/kept; sed -i 's/\"version\":1/\"version\":2/' {kept}");
+    let half = format!("head -c 99 /run/kept >{kept}");
+    let restore = format!("cp /run/kept {kept}");
+    let faults = [
+        (cluster.network(), other_version.as_str(), 5, "is of version 2, this program knows version 1"),
+        (cluster.network(), &half, 5, "remove it to have it made anew"),
+        (cluster.network().with("vni", json!(0)), &restore, 7, "vni: 0 is not"),
+        (cluster.network().with("vni", json!(1 << 24)), "true", 7, "vni: 16777216 is not"),
+        (cluster.network().with("port", json!(0)), "true", 7, "port: 0 is not"),
+        (cluster.network().with("port", json!(70000)), "true", 7, "port: 70000 is not"),
+    ];
+    for (network, damage, code, words) in faults {
+        host.run(damage);
+        let before = host.snapshot();
+        let failure = host.cni(network).attachment(&late).add().expect_err(words);
+        assert_eq!((failure.code, failure.says(words)), (code, true), "{failure}");
+        before.assert_same(&host.snapshot(), words);
+        ping(&one.netns, two.addresses()[0]);
+        ping(&two.netns, one.addresses()[1]);
+    }
+
+    // Whatever the clock did between two edits: contents count, not times.
+    for (time, nodes) in [("2099-01-01", &[1, 2][..]), ("1999-01-01", &[1, 2, 3]), ("1970-01-02", &[1, 2])] {
+        cluster.write(nodes);
+        host.run(&format!("touch -d {time} {FILE} {kept}"));
+        let attachment = cluster.cni(1).attachment(&late).added();
+        assert_eq!(host.run("bridge fdb show dev vxlan42").lines().count(), nodes.len() - 1, "at {time}");
+        attachment.check().unwrap();
+        attachment.del().unwrap();
+    }
+    one.attachment.check().unwrap();
+    one.attachment.del().unwrap();
+}
+
+#[test]
 fn five_thousand_peers_from_a_file_are_reached_and_tidied() {
     let cluster = Cluster::new(Wire::V4);
     let peer = |number: usize| {

@@ -9,11 +9,20 @@ use crate::apply::{apply_all, apply_shared};
 use crate::driver;
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
-use crate::model::{LocalNode, Mode, Name, Network, Object, OverlayConfig, State};
+use crate::model::{Encryption, LocalNode, Mode, Name, Network, NodeKey, Object, OverlayConfig, Peer, State};
 use crate::plan::{Step, reconcile, removal};
 use crate::store::Lock;
 
 impl<K: Kernel> Engine<K> {
+    /// What the other nodes of the encrypted overlay `network` know this one by. Its key is made now
+    /// if there is none yet; the private half stays in a file of this node.
+    ///
+    /// # Errors
+    /// [`Error::Record`] when what is there is no key, or others may read it; [`Error::File`].
+    pub fn node_key(&self, network: &Name) -> Result<NodeKey> {
+        self.snapshots.key(network)
+    }
+
     /// `network` as it is on this node, and what is to be said about how that was found out.
     /// Networks that are the same everywhere are what they are.
     ///
@@ -21,6 +30,9 @@ impl<K: Kernel> Engine<K> {
     /// [`Error::NoSubnet`] while this node has no part of it.
     pub(super) async fn locate(&self, network: &Network) -> Result<(Network, Vec<String>)> {
         let Mode::Overlay(config) = &network.mode else { return Ok((network.clone(), Vec::new())) };
+        if config.encryption == Some(Encryption::Wireguard) && !self.kernel.has_wireguard()? {
+            return Err(Error::no_wireguard());
+        }
         let current = self.snapshots.current(&network.name, config)?;
         let missing = |reason: String| Error::NoSubnet { network: network.name.to_string(), reason };
         let Some(own) = current.snapshot.own() else {
@@ -31,8 +43,20 @@ impl<K: Kernel> Engine<K> {
             let (node, address) = (&own.node, own.underlay);
             return Err(missing(format!("node {node} is at {address}, which no interface of this host has")));
         };
-        let local = LocalNode { node: own.node.clone(), subnets: own.subnets.clone(), underlay };
+        let key = config.encryption.map(|_| self.own_key(&network.name, own)).transpose()?.map(Box::new);
+        let local = LocalNode { node: own.node.clone(), subnets: own.subnets.clone(), underlay, key };
         Ok((driver::located(network, local)?, current.warnings))
+    }
+
+    /// This node's key, which the others have to know: what they are told has to be it.
+    fn own_key(&self, network: &Name, own: &Peer) -> Result<NodeKey> {
+        let key = self.snapshots.key(network)?;
+        if own.public_key == Some(key.public) {
+            return Ok(key);
+        }
+        let told = own.public_key.map_or_else(|| "nothing".to_owned(), |told| told.to_string());
+        let expected = format!("{}, which is this node's: tell every node", key.public);
+        Err(Error::invalid(format!("peer {}: publicKey", own.node), told, expected))
     }
 
     /// The ways to the other nodes, by the last snapshot.

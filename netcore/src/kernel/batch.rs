@@ -12,8 +12,8 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use super::linux::Linux;
 use super::requests::{AT_ONCE, Requests};
 use super::rtnl::Rtnl;
-use super::{neighbour, route, seen};
-use crate::model::{InterfaceName, Object, Place};
+use super::{Kernel, neighbour, route, seen, wireguard};
+use crate::model::{InterfaceName, Object, Place, WireguardPeer};
 
 /// From how many objects on a socket of its own pays.
 const MANY: usize = 16;
@@ -40,9 +40,12 @@ pub(super) async fn carry_out<'a>(kernel: &Linux, change: Change, objects: &'a [
     };
     let indices = indices(&rtnl, objects).await;
     let mut left = Vec::new();
+    if change == Change::Create {
+        left.extend(peers(change, objects));
+    }
     for batch in objects.chunks(AT_ONCE) {
         let (mut sent, mut requests) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
-        for object in batch {
+        for object in batch.iter().filter(|object| peer(object).is_none()) {
             match link(object).and_then(|link| request(change, object, *indices.get(link)?)) {
                 Some(request) => {
                     sent.push(object);
@@ -58,7 +61,51 @@ pub(super) async fn carry_out<'a>(kernel: &Linux, change: Change, objects: &'a [
         // The kernel works in our time; others on this thread have waited for it.
         tokio::task::yield_now().await;
     }
+    match change {
+        Change::Create => missing(kernel, left).await,
+        Change::Remove => {
+            left.extend(peers(change, objects));
+            left
+        }
+    }
+}
+
+/// Those of `left` that are not there as they should be: a route that is there is refused. One look at
+/// all of them, for each would be a look at everything.
+async fn missing<'a>(kernel: &Linux, mut left: Vec<&'a Object>) -> Vec<&'a Object> {
+    let routes: Vec<Object> =
+        left.iter().filter(|object| matches!(object, Object::Route(_))).map(|route| (*route).clone()).collect();
+    // Whoever does them one by one says what is wrong with the kernel.
+    if !routes.is_empty()
+        && let Ok(seen) = kernel.observe(&routes).await
+    {
+        let seen = seen.by_key();
+        left.retain(|object| match (object, seen.get(&object.key())) {
+            (Object::Route(wanted), Some(Object::Route(present))) => wanted.gateway != present.gateway,
+            _ => true,
+        });
+    }
     left
+}
+
+/// Who is at the other end of encrypted tunnels, many in a message: before the routes to them are made,
+/// and after they are removed, so that a packet finds all of its way or nothing.
+fn peers(change: Change, objects: &[Object]) -> Vec<&Object> {
+    let peers: Vec<&Object> = objects.iter().filter(|object| peer(object).is_some()).collect();
+    let of_one_link = |one: &&Object, next: &&Object| peer(one).map(|one| &one.link) == peer(next).map(|one| &one.link);
+    let batches = peers.chunk_by(of_one_link).flat_map(|peers| peers.chunks(AT_ONCE));
+    let refused = batches.filter(|batch| {
+        let batch: Vec<&WireguardPeer> = batch.iter().filter_map(|object| peer(object)).collect();
+        wireguard::change_peers(&batch, change == Change::Remove).is_err()
+    });
+    refused.flatten().copied().collect()
+}
+
+fn peer(object: &Object) -> Option<&WireguardPeer> {
+    match object {
+        Object::WireguardPeer(peer) => Some(peer),
+        _ => None,
+    }
 }
 
 /// The interface of the host that `object` is on, if it is a way.

@@ -1,5 +1,5 @@
 //! Interfaces: veth pairs born with one end in the sandbox, bridges, VLANs, and `lo`; tunnels are in
-//! [`vxlan`].
+//! [`vxlan`] and [`wireguard`].
 //!
 //! The kernel takes everything about a new interface in one request, but for two things: the
 //! alias, which carries our mark, and whether the far end of a pair is up. Until the alias is
@@ -25,6 +25,7 @@ use super::rtnl::{Refusal, Rtnl, forgive};
 use super::seen::{self, Seen};
 use super::vlan;
 use super::vxlan;
+use super::wireguard;
 use crate::error::{Error, Result};
 use crate::model::{Bridge, InterfaceName, Link, LinkKind, Mac, Mark, Object, Place, Port, Veth};
 
@@ -46,6 +47,7 @@ pub(super) async fn create(kernel: &Linux, link: &Link) -> Result<()> {
         LinkKind::Macvlan(macvlan) => macvlan::create_macvlan(kernel, link, macvlan).await,
         LinkKind::Vlan(vlan) => vlan::create(kernel, link, vlan).await,
         LinkKind::Vxlan(vxlan) => vxlan::create(kernel, link, vxlan).await,
+        LinkKind::Wireguard(wireguard) => wireguard::create(kernel, link, wireguard).await,
         LinkKind::Loopback => {
             let rtnl = kernel.required(link.place)?;
             let mut message = of_name(link);
@@ -57,7 +59,8 @@ pub(super) async fn create(kernel: &Linux, link: &Link) -> Result<()> {
         LinkKind::Other { name } => Err(Error::Unsupported {
             field: format!("link {}", link.name),
             value: format!("an interface of kind {name:?}"),
-            way_out: "veth pairs, bridges, macvlan and VLAN links, and VXLAN tunnels can be made".to_owned(),
+            way_out: "veth pairs, bridges, macvlan and VLAN links, and VXLAN and WireGuard tunnels can be made"
+                .to_owned(),
         }),
     }
 }
@@ -207,7 +210,8 @@ pub(super) async fn update(kernel: &Linux, was: &Link, link: &Link) -> Result<()
             way_out: "remove it, or choose another name".to_owned(),
         });
     }
-    if let (LinkKind::Veth(_) | LinkKind::Vxlan(_), Some(mark), Some(other)) = (&link.kind, &link.mark, &was.mark)
+    if let (LinkKind::Veth(_) | LinkKind::Vxlan(_) | LinkKind::Wireguard(_), Some(mark), Some(other)) =
+        (&link.kind, &link.mark, &was.mark)
         && mark != other
     {
         return Err(Error::Conflict {
@@ -243,6 +247,12 @@ pub(super) async fn update(kernel: &Linux, was: &Link, link: &Link) -> Result<()
         return create(kernel, link).await;
     }
 
+    if let (LinkKind::Wireguard(had), LinkKind::Wireguard(want)) = (&was.kind, &link.kind)
+        && had != want
+    {
+        wireguard::configure(link, want)?;
+    }
+
     let mut message = of_name(link);
     if was.up != link.up {
         set_up(&mut message, link.up);
@@ -269,6 +279,9 @@ pub(super) async fn update(kernel: &Linux, was: &Link, link: &Link) -> Result<()
         message.attributes.push(LinkAttribute::Controller(bridge_index(kernel, link, port).await?));
     }
     rtnl.change(RouteNetlinkMessage::NewLink(message), 0).await.map_err(failed)?;
+    if matches!(link.kind, LinkKind::Wireguard(_)) && link.up {
+        wireguard::greet(link)?;
+    }
 
     // The flags are the bridge's to take, so they go to the one the link is on now.
     if let Some(port) = &link.port

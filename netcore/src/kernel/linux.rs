@@ -14,11 +14,12 @@ use super::rtnl::Rtnl;
 use super::seen::{self, Interfaces, Seen};
 use super::{
     Kernel, address, binding, forwarding, interfaces, link, listener, neighbour, route, settle, sysctl, underlay,
+    wireguard,
 };
 use crate::error::{Error, Result};
 use crate::model::{
     Address, Backend, Binding, FdbEntry, FirewallBackend, InterfaceName, Link, Listener, Name, NamespaceId, Neighbour,
-    Object, Phase, Place, PortMapping, Route, State, Sysctl, Underlay,
+    Object, Phase, Place, PortMapping, Route, State, Sysctl, Underlay, WireguardPeer,
 };
 
 /// The Linux kernel, seen from the caller's namespace and, once one was
@@ -133,6 +134,7 @@ impl Linux {
             Object::Address(address) => address::create(self, address).await,
             Object::Neighbour(neighbour) => neighbour::create(self, neighbour).await,
             Object::Fdb(entry) => neighbour::create_entry(self, entry).await,
+            Object::WireguardPeer(peer) => wireguard::create_peer(peer),
             Object::Route(route) => route::create(self, route).await,
             Object::Sysctl(setting) => sysctl::write(self, setting),
             // Made before, all in one transaction.
@@ -147,6 +149,7 @@ impl Linux {
             Object::Address(address) => address::remove(self, address).await,
             Object::Neighbour(neighbour) => neighbour::remove(self, neighbour).await,
             Object::Fdb(entry) => neighbour::remove_entry(self, entry).await,
+            Object::WireguardPeer(peer) => wireguard::remove_peer(peer),
             Object::Route(route) => route::remove(self, route).await,
             // What it was before is not ours to know: others may rely on it by now.
             Object::Sysctl(_) => Ok(()),
@@ -172,6 +175,7 @@ struct Kinds<'a> {
     addresses: Vec<&'a Address>,
     neighbours: Vec<&'a Neighbour>,
     entries: Vec<&'a FdbEntry>,
+    peers: Vec<&'a WireguardPeer>,
     routes: Vec<&'a Route>,
     settings: Vec<&'a Sysctl>,
     rules: Rules<'a>,
@@ -187,6 +191,7 @@ impl<'a> From<&'a [Object]> for Kinds<'a> {
                 Object::Address(address) => kinds.addresses.push(address),
                 Object::Neighbour(neighbour) => kinds.neighbours.push(neighbour),
                 Object::Fdb(entry) => kinds.entries.push(entry),
+                Object::WireguardPeer(peer) => kinds.peers.push(peer),
                 Object::Route(route) => kinds.routes.push(route),
                 Object::Sysctl(setting) => kinds.settings.push(setting),
                 Object::Nat(rule) => kinds.rules.nft.push(rule),
@@ -237,6 +242,7 @@ impl Kernel for Linux {
         seen.extend(addresses);
         seen.extend(neighbour::observe(self, &interfaces, &kinds.neighbours).await?);
         seen.extend(neighbour::observe_entries(self, &interfaces, &kinds.entries).await?);
+        seen.extend(wireguard::observe_peers(&kinds.peers)?);
         seen.extend(routes);
         seen.extend(sysctl::observe(self, &kinds.settings)?);
         seen.extend(self.firewall.observe(&kinds.rules)?);
@@ -306,6 +312,10 @@ impl Kernel for Linux {
 
     async fn underlay(&self, address: IpAddr) -> Result<Option<Underlay>> {
         underlay::of_address(self, address).await
+    }
+
+    fn has_wireguard(&self) -> Result<bool> {
+        wireguard::is_there()
     }
 
     async fn marked(&self, network: &Name) -> Result<Vec<Object>> {

@@ -106,6 +106,7 @@ impl Memory {
             Object::Address(address) => address.place == Place::Sandbox,
             Object::Neighbour(neighbour) => neighbour.place == Place::Sandbox,
             Object::Fdb(entry) => entry.place == Place::Sandbox,
+            Object::WireguardPeer(peer) => peer.place == Place::Sandbox,
             Object::Route(route) => route.place == Place::Sandbox,
             Object::Sysctl(sysctl) => sysctl.place == Place::Sandbox,
             Object::Binding(_) | Object::Nat(_) | Object::Iptables(_) | Object::Admission(_) => false,
@@ -176,6 +177,7 @@ impl Held {
                 Object::Address(address) => (address.place, &address.link),
                 Object::Neighbour(neighbour) => (neighbour.place, &neighbour.link),
                 Object::Fdb(entry) => (entry.place, &entry.link),
+                Object::WireguardPeer(peer) => (peer.place, &peer.link),
                 Object::Route(route) => (route.place, &route.link),
                 _ => return true,
             };
@@ -398,6 +400,7 @@ impl Kernel for Memory {
         let is_way = |object: &&Object| match object {
             Object::Neighbour(neighbour) => neighbour.link == *device,
             Object::Fdb(entry) => entry.link == *device,
+            Object::WireguardPeer(peer) => peer.link == *device,
             Object::Route(route) => {
                 let to = route.destination;
                 let leads_into = |range: &IpNetwork| range.contains(to.network()) && range.prefix() <= to.prefix();
@@ -406,6 +409,10 @@ impl Kernel for Memory {
             _ => false,
         };
         Ok(State(self.objects().iter().filter(is_way).cloned().collect()))
+    }
+
+    fn has_wireguard(&self) -> Result<bool> {
+        Ok(true)
     }
 
     /// An address on an interface of which nothing else is known has an Ethernet's MTU.

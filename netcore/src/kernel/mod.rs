@@ -46,6 +46,7 @@ mod underlay;
 mod verified;
 mod vlan;
 mod vxlan;
+mod wireguard;
 
 pub use events::{Culprit, Events, Losses};
 pub use inspect::Inspect;
@@ -130,7 +131,7 @@ pub trait Kernel: Sized {
     async fn host_addresses(&self, link: &InterfaceName) -> Result<Vec<IpAddr>>;
 
     /// Every way of ours to the other nodes of an overlay: the neighbours and the forwarding
-    /// entries of its tunnel `device`, and the routes into `ranges`, over whatever they lead.
+    /// entries, or the peers, of its tunnel `device`, and the routes into `ranges`, over whatever they lead.
     ///
     /// # Errors
     /// [`Error::Kernel`](crate::Error::Kernel) when the kernel does not answer.
@@ -141,6 +142,12 @@ pub trait Kernel: Sized {
     /// # Errors
     /// [`Error::Kernel`](crate::Error::Kernel) when the kernel does not answer.
     async fn underlay(&self, address: IpAddr) -> Result<Option<Underlay>>;
+
+    /// Whether there are encrypted tunnels; loads the module that makes them where there is one.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`](crate::Error::Kernel) when the kernel does not answer.
+    fn has_wireguard(&self) -> Result<bool>;
 
     /// Everything on the host and in the sandbox that carries a mark of `network`. Reads whole tables: for
     /// garbage collection, never on the way in.

@@ -18,6 +18,7 @@ use super::macvlan;
 use super::rtnl::{Refusal, Rtnl};
 use super::vlan;
 use super::vxlan;
+use super::wireguard;
 use crate::error::{Error, Result};
 use crate::model::{
     Bridge, InterfaceName, Link, LinkKind, Mac, Macvlan, MacvlanMode, Mark, Object, Place, Port, PortVlans, Veth, Vlan,
@@ -282,6 +283,7 @@ impl Interfaces {
                 Object::Address(address) => names.push((address.place, &address.link)),
                 Object::Neighbour(neighbour) => names.push((neighbour.place, &neighbour.link)),
                 Object::Fdb(entry) => names.push((entry.place, &entry.link)),
+                Object::WireguardPeer(peer) => names.push((peer.place, &peer.link)),
                 Object::Route(route) => names.push((route.place, &route.link)),
                 Object::Binding(_)
                 | Object::Sysctl(_)
@@ -370,6 +372,9 @@ pub(super) async fn link(kernel: &Linux, interfaces: &Interfaces, wanted: &Link)
             None => None,
         };
         let kind = match &wanted.kind {
+            LinkKind::Wireguard(wanted) if found.kind == "wireguard" => {
+                LinkKind::Wireguard(wireguard::observe(&found.name(), wanted)?)
+            }
             LinkKind::Macvlan(_) | LinkKind::Vlan(_) => on_another(kernel, interfaces, wanted.place, found).await?,
             LinkKind::Veth(veth) if found.kind == wanted.kind.name() => {
                 peer = other_end(kernel, interfaces, found, veth).await?;

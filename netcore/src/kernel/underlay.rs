@@ -11,7 +11,7 @@ use netlink_packet_route::address::AddressMessage;
 use super::address::{self, family};
 use super::linux::Linux;
 use super::rtnl::Refusal;
-use super::{neighbour, route, seen};
+use super::{neighbour, route, seen, wireguard};
 use crate::error::Result;
 use crate::model::{InterfaceName, Object, Place, State, Underlay};
 
@@ -49,7 +49,13 @@ pub(super) async fn ways(kernel: &Linux, device: &InterfaceName, ranges: &[IpNet
     let mut names = HashMap::new();
     if let Some(tunnel) = seen::by_name(&rtnl, device).await.map_err(failed)? {
         names.insert(tunnel.index, device.clone());
+        if tunnel.kind == "wireguard" {
+            found.extend(wireguard::peers(device)?.into_iter().map(Object::WireguardPeer));
+        }
         for v6 in [false, true] {
+            if !ranges.iter().any(|range| range.is_ipv6() == v6) {
+                continue;
+            }
             let neighbours = neighbour::neighbours(&rtnl, tunnel.index, v6).await.map_err(failed)?;
             let ours = neighbours.iter().filter(|present| present.ours);
             found.extend(ours.map(|present| Object::Neighbour(present.describe(Place::Host, device))));

@@ -8,6 +8,7 @@ mod guard;
 mod ipam;
 mod iptables;
 mod isolation;
+mod key;
 mod lease;
 mod listener;
 mod mac;
@@ -23,6 +24,7 @@ pub mod rules;
 mod scene;
 mod section;
 pub mod vlan;
+mod wireguard;
 
 pub use attachment::{Attachment, PortMapping, Protocol};
 pub use flow::{End, Flow, InvalidFlow};
@@ -30,6 +32,7 @@ pub use guard::{Check, Source, Table, link_local};
 pub use ipam::{Delegated, HostLocal, IpamConfig, Range, Static, StaticAddress};
 pub use iptables::{Admission, Backend, Iptables, Variant, program};
 pub use isolation::{Barrier, FirewallBackend, IngressPolicy, InvalidFirewallBackend, Isolation};
+pub use key::{InvalidKey, PrivateKey, PublicKey};
 pub use lease::{Dns, Lease, LeasedAddress, RouteSpec};
 pub use listener::{Listener, Process};
 pub use mac::{InvalidMac, Mac};
@@ -41,12 +44,13 @@ pub use object::{
     Address, Bridge, FdbEntry, Key, Link, LinkKind, NatRule, Neighbour, Object, Phase, Place, Port, Rivals, Route,
     State, Sysctl, Veth, Vxlan,
 };
-pub use overlay::{EtcdSource, LocalNode, OverlayConfig, PeerSource, Underlay};
+pub use overlay::{Encryption, EtcdSource, LocalNode, NodeKey, OverlayConfig, PeerSource, Underlay};
 pub use owner::{AttachmentId, Mark};
 pub use peer::Peer;
 pub use rules::Rules;
 pub use scene::{Interface, KnownNeighbour, Refused, RouteQuestion, Scene, Tracked, Way};
 pub use vlan::{PortVlans, Vlans};
+pub use wireguard::{Wireguard, WireguardPeer};
 
 /// A 64-bit FNV-1a hash: names and addresses that must come out the same in every process and
 /// every release are derived from it, so it may never change.

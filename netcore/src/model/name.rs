@@ -117,6 +117,11 @@ impl InterfaceName {
         Self(format!("vxlan{}", vni & super::OverlayConfig::MAX_VNI))
     }
 
+    /// The encrypted tunnel of an overlay: `wgvni` and at most eight digits.
+    pub(crate) fn for_encrypted_vni(vni: u32) -> Self {
+        Self(format!("wgvni{}", vni & super::OverlayConfig::MAX_VNI))
+    }
+
     /// A name for the host's own link on the master of a macvlan network.
     pub(crate) fn host_access(network: &Name) -> Self {
         Self::numbered("mvh", super::fingerprint(network.as_str().as_bytes()))

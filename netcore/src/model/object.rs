@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Admission, Backend, Barrier, Binding, Check, InterfaceName, Iptables, Mac, Macvlan, Mark, PortVlans, Protocol,
-    Source, Table, Variant, Vlan, Vlans,
+    PublicKey, Source, Table, Variant, Vlan, Vlans, Wireguard, WireguardPeer,
 };
 
 /// Which of the two network namespaces an object lives in.
@@ -39,6 +39,8 @@ pub enum Object {
     Neighbour(Neighbour),
     /// Behind which node a MAC address is.
     Fdb(FdbEntry),
+    /// Somebody at the other end of an encrypted tunnel.
+    WireguardPeer(WireguardPeer),
     /// A route.
     Route(Route),
     /// A kernel setting.
@@ -85,6 +87,8 @@ pub enum Key {
     Neighbour(Place, InterfaceName, IpAddr),
     /// A forwarding entry, by interface and MAC address.
     Fdb(Place, InterfaceName, Mac),
+    /// A peer, by interface and public key.
+    WireguardPeer(Place, InterfaceName, PublicKey),
     /// A setting, by its dotted name.
     Sysctl(Place, String),
     /// A table with its chains, rules and empty sets.
@@ -130,6 +134,7 @@ impl Object {
             ),
             Self::Neighbour(neighbour) => Key::Neighbour(neighbour.place, neighbour.link.clone(), neighbour.address),
             Self::Fdb(entry) => Key::Fdb(entry.place, entry.link.clone(), entry.mac),
+            Self::WireguardPeer(peer) => Key::WireguardPeer(peer.place, peer.link.clone(), peer.key),
             Self::Sysctl(sysctl) => Key::Sysctl(sysctl.place, sysctl.name.clone()),
             Self::Nat(rule) => rule.key(),
             Self::Iptables(Iptables { variant, v6, rule }) => Key::Iptables(*variant, *v6, Box::new(rule.key())),
@@ -144,7 +149,7 @@ impl Object {
             Self::Binding(_) => Phase::Namespaces,
             Self::Link(_) => Phase::Links,
             Self::Address(_) => Phase::Addresses,
-            Self::Neighbour(_) | Self::Fdb(_) | Self::Route(_) => Phase::Routes,
+            Self::Neighbour(_) | Self::Fdb(_) | Self::WireguardPeer(_) | Self::Route(_) => Phase::Routes,
             Self::Sysctl(_) => Phase::Sysctls,
             Self::Nat(_) | Self::Iptables(_) | Self::Admission(_) => Phase::Firewall,
         }
@@ -158,6 +163,7 @@ impl Object {
             Self::Address(address) => Some(address.place),
             Self::Neighbour(neighbour) => Some(neighbour.place),
             Self::Fdb(entry) => Some(entry.place),
+            Self::WireguardPeer(peer) => Some(peer.place),
             Self::Route(route) => Some(route.place),
             Self::Sysctl(sysctl) => Some(sysctl.place),
             Self::Binding(_) | Self::Nat(_) | Self::Iptables(_) | Self::Admission(_) => None,
@@ -210,6 +216,7 @@ impl Object {
             | Self::Address(_)
             | Self::Neighbour(_)
             | Self::Fdb(_)
+            | Self::WireguardPeer(_)
             | Self::Route(_)
             | Self::Sysctl(_) => None,
         }
@@ -256,6 +263,8 @@ pub enum LinkKind {
     Vlan(Vlan),
     /// A tunnel to other nodes.
     Vxlan(Vxlan),
+    /// An encrypted tunnel to other nodes.
+    Wireguard(Wireguard),
     /// `lo`.
     Loopback,
     /// Something else, seen but never made by us; its kind as the kernel names it.
@@ -648,6 +657,9 @@ impl fmt::Display for Object {
             Self::Link(Link { name, kind: LinkKind::Vxlan(vxlan), .. }) => {
                 write!(f, "vxlan {name} (VNI {})", vxlan.vni)
             }
+            Self::Link(Link { name, kind: LinkKind::Wireguard(wireguard), .. }) => {
+                write!(f, "wireguard {name} (UDP port {})", wireguard.port)
+            }
             Self::Link(Link { place, name, .. }) => write!(f, "link {name} ({place})"),
             Self::Address(Address { place, link, address, .. }) => write!(f, "address {address} on {link} ({place})"),
             Self::Route(route) => {
@@ -661,6 +673,7 @@ impl fmt::Display for Object {
                 write!(f, "neighbour {address} dev {link} ({place})")
             }
             Self::Fdb(FdbEntry { place, link, mac, to }) => write!(f, "fdb {mac} dev {link} dst {to} ({place})"),
+            Self::WireguardPeer(peer) => peer.fmt(f),
             Self::Sysctl(sysctl) => write!(f, "sysctl {} ({})", sysctl.name.replace('/', "."), sysctl.place),
             Self::Nat(rule) => rule.fmt(f),
             Self::Iptables(rule) => rule.fmt(f),
@@ -704,6 +717,7 @@ impl LinkKind {
             Self::Macvlan(_) => "macvlan",
             Self::Vlan(_) => "vlan",
             Self::Vxlan(_) => "vxlan",
+            Self::Wireguard(_) => "wireguard",
             Self::Loopback => "loopback",
             Self::Other { name } => name,
         }

@@ -8,7 +8,7 @@ use ipnetwork::IpNetwork;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::{BridgeConfig, InterfaceName, Isolation, Mac, Name};
+use super::{BridgeConfig, InterfaceName, Isolation, Mac, Name, PublicKey};
 
 /// The settings of an overlay: those of the bridge that its containers are on, and how the
 /// bridges of the nodes find each other.
@@ -32,6 +32,9 @@ pub struct OverlayConfig {
     /// The containers' MTU in bytes; 0 takes what the tunnel leaves of the underlay's.
     #[serde(default)]
     pub mtu: u32,
+    /// What passes between nodes is encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
     /// Nodes on the same segment are reached by plain routes, without the tunnel.
     #[serde(default)]
     pub direct_routing: bool,
@@ -71,6 +74,14 @@ pub struct OverlayConfig {
     pub local: Option<LocalNode>,
 }
 
+/// How what passes between nodes is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encryption {
+    /// By WireGuard, which takes the place of VXLAN.
+    Wireguard,
+}
+
 /// Where it is written down which node has which subnet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -101,6 +112,18 @@ pub struct LocalNode {
     pub subnets: Vec<IpNetwork>,
     /// The way to the other nodes.
     pub underlay: Underlay,
+    /// Who it is, in an encrypted overlay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Box<NodeKey>>,
+}
+
+/// A node's own key, of which nothing secret is said here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeKey {
+    /// What others know it by.
+    pub public: PublicKey,
+    /// Where its private half is.
+    pub file: PathBuf,
 }
 
 /// The interface of this host that carries the overlay.
@@ -127,7 +150,10 @@ impl OverlayConfig {
     /// The tunnel's interface name: one a VNI.
     #[must_use]
     pub fn device(&self) -> InterfaceName {
-        InterfaceName::for_vni(self.vni)
+        match self.encryption {
+            None => InterfaceName::for_vni(self.vni),
+            Some(Encryption::Wireguard) => InterfaceName::for_encrypted_vni(self.vni),
+        }
     }
 
     /// The settings of the bridge that this node's containers are on.
@@ -154,18 +180,23 @@ impl OverlayConfig {
     /// The containers' MTU, once it is known.
     #[must_use]
     pub fn effective_mtu(&self) -> Option<u32> {
-        let largest = self.local.as_ref()?.underlay.room();
+        let largest = self.local.as_ref()?.underlay.room(self.encryption);
         Some(if self.mtu == 0 { largest } else { self.mtu })
     }
 }
 
 impl Underlay {
-    /// The largest packet that the tunnel carries, in bytes: around it go an Ethernet (14), a
-    /// VXLAN (8) and a UDP header (8), and an IPv4 (20) or an IPv6 one (40).
+    /// The largest packet that the tunnel carries, in bytes. Around it go an IPv4 (20) or an IPv6
+    /// header (40), a UDP header (8), and an Ethernet (14) and a VXLAN header (8), or those of
+    /// WireGuard (16) with its authentication tag (16).
     #[must_use]
-    pub fn room(&self) -> u32 {
-        let headers = if self.address.is_ipv6() { 70 } else { 50 };
-        self.mtu.saturating_sub(headers)
+    pub fn room(&self, encryption: Option<Encryption>) -> u32 {
+        let carrier = if self.address.is_ipv6() { 40 } else { 20 };
+        let tunnel = match encryption {
+            None => 14 + 8,
+            Some(Encryption::Wireguard) => 16 + 16,
+        };
+        self.mtu.saturating_sub(carrier + 8 + tunnel)
     }
 }
 

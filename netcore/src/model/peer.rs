@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::{Mac, Name, fingerprint};
+use super::{Mac, Name, PublicKey, fingerprint};
 
 /// One node: which part of the cluster's range its containers have, and where it is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct Peer {
     /// Counts up with its registrations: of two that claim the same, the older one has it.
     #[serde(default)]
     pub generation: u64,
+    /// Who it is in an encrypted overlay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<PublicKey>,
 }
 
 impl Peer {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use crate::error::{Error, Result};
-use crate::model::{Mac, Name, OverlayConfig, Peer};
+use crate::model::{Mac, Name, OverlayConfig, Peer, PublicKey};
 
 /// Those of `peers` that can be believed, the oldest first, and what is wrong with each of the
 /// others. `node` is this one's name. Of two that claim the same, the one of the lower generation
@@ -56,6 +56,10 @@ fn alone(config: &OverlayConfig, peer: &Peer) -> Result<()> {
             format!("an address outside the overlay's own range {}", ranges()),
         ));
     }
+    if config.encryption.is_some() && peer.public_key.is_none() {
+        let expected = "its key; `netctl overlay key` on that node prints it";
+        return Err(fault(peer, "publicKey", "nothing", expected));
+    }
     if peer.subnets.is_empty() {
         return Err(fault(peer, "subnets", "nothing", "one subnet of the cluster's range for each family"));
     }
@@ -86,6 +90,7 @@ struct Claims {
     nodes: HashSet<Name>,
     underlays: HashMap<IpAddr, Name>,
     macs: HashMap<Mac, Name>,
+    keys: HashMap<PublicKey, Name>,
     /// By first address; they do not overlap, so what could overlap is next to it.
     subnets: BTreeMap<IpAddr, (IpNetwork, Name)>,
 }
@@ -112,6 +117,10 @@ impl Claims {
         if let Some(holder) = self.macs.get(&peer.mac) {
             return Err(fault(peer, "mac", peer.mac, format!("free: node {holder} has it; rename one of the two")));
         }
+        if let Some((key, holder)) = peer.public_key.and_then(|key| Some((key, self.keys.get(&key)?))) {
+            let expected = format!("its own: it is that of node {holder}; every node makes one for itself");
+            return Err(fault(peer, "publicKey", key, expected));
+        }
         for subnet in &peer.subnets {
             if let Some((other, holder)) = self.overlapping(subnet) {
                 return Err(fault(peer, "subnets", subnet, format!("free: it overlaps {other} of node {holder}")));
@@ -120,6 +129,7 @@ impl Claims {
         self.nodes.insert(peer.node.clone());
         self.underlays.insert(peer.underlay, peer.node.clone());
         self.macs.insert(peer.mac, peer.node.clone());
+        self.keys.extend(peer.public_key.map(|key| (key, peer.node.clone())));
         for subnet in &peer.subnets {
             self.subnets.insert(subnet.network(), (*subnet, peer.node.clone()));
         }

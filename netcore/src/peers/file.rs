@@ -12,6 +12,7 @@
 //! node = "b"
 //! underlay = "192.0.2.12"
 //! subnets = ["10.244.2.0/24"]
+//! publicKey = "hSDw…"               # with encryption: what `netctl overlay key` prints there
 //! ```
 
 use std::env;
@@ -25,7 +26,7 @@ use serde::Deserialize;
 
 use super::{Reading, Source};
 use crate::error::{Error, Result};
-use crate::model::{Name, OverlayConfig, Peer};
+use crate::model::{Name, OverlayConfig, Peer, PublicKey};
 
 /// The variable that says which node this is where the file does not.
 const NODE_VARIABLE: &str = "NETCORE_NODE";
@@ -63,6 +64,8 @@ struct Entry {
     node: Name,
     underlay: IpAddr,
     subnets: Vec<IpNetwork>,
+    #[serde(rename = "publicKey")]
+    public_key: Option<PublicKey>,
 }
 
 impl Source for File {
@@ -97,6 +100,7 @@ impl Source for File {
             vni: config.vni,
             port: config.port,
             generation: 0,
+            public_key: entry.public_key,
         };
         Ok(Reading { node, peers: document.peer.into_iter().map(peer).collect() })
     }

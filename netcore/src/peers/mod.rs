@@ -8,6 +8,7 @@
 
 mod accept;
 mod file;
+mod key;
 mod snapshot;
 #[cfg(test)]
 mod tests;

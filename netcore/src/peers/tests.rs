@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Instant;
 
 use super::*;
-use crate::model::{LocalNode, Object, State, Underlay};
+use crate::model::{Encryption, LocalNode, Object, PublicKey, State, Underlay};
 use crate::plan::{Step, reconcile};
 
 fn config(file: &str) -> OverlayConfig {
@@ -22,6 +22,7 @@ fn peer(node: &str, subnets: &[&str], underlay: &str) -> Peer {
         vni: 42,
         port: 4789,
         generation: 0,
+        public_key: None,
     }
 }
 
@@ -37,7 +38,7 @@ fn located(node: &str) -> OverlayConfig {
         segment: "192.0.2.0/24".parse().unwrap(),
     };
     let subnets = vec!["10.1.0.0/24".parse().unwrap(), "fd00:1::/64".parse().unwrap()];
-    OverlayConfig { local: Some(LocalNode { node: name(node), subnets, underlay }), ..config("/x") }
+    OverlayConfig { local: Some(LocalNode { node: name(node), subnets, underlay, key: None }), ..config("/x") }
 }
 
 #[test]
@@ -157,6 +158,45 @@ fn a_node_comes_moves_and_goes() {
     assert_eq!(steps(&direct, &alone, &all), ["create route 10.2.0.0/24 via 192.0.2.12 dev eth0 (host)"]);
     let far = Peer { underlay: "203.0.113.2".parse().unwrap(), ..b };
     assert_eq!(steps(&direct, &alone, &[a, far]).len(), 3, "a node behind a router is tunnelled to");
+}
+
+#[test]
+fn an_encrypted_node_is_known_by_a_key_of_its_own() {
+    let config = OverlayConfig { encryption: Some(Encryption::Wireguard), ..located("a") };
+    let with = |peer: Peer, key: u8| Peer { public_key: Some(PublicKey([key; 32])), ..peer };
+    let a = with(peer("a", &["10.1.0.0/24", "fd00:1::/64"], "192.0.2.11"), 1);
+    let b = with(peer("b", &["10.2.0.0/24", "fd00:2::/64"], "192.0.2.12"), 2);
+    let keyless = peer("c", &["10.3.0.0/24"], "192.0.2.13");
+    let thief = with(peer("d", &["10.4.0.0/24"], "192.0.2.14"), 2);
+    let (believed, faults) = accept(&config, &name("a"), vec![a.clone(), b.clone(), keyless, thief]);
+    assert_eq!(believed, [a.clone(), b.clone()]);
+    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    assert!(faults[0].starts_with("peer c: publicKey: nothing is not its key"), "{faults:?}");
+    assert!(faults[1].starts_with("peer d: publicKey: ") && faults[1].contains("that of node b"), "{faults:?}");
+
+    let all = [a.clone(), b.clone()];
+    let key = PublicKey([2; 32]);
+    assert_eq!(
+        steps(&config, std::slice::from_ref(&a), &all),
+        [
+            format!("create wireguard peer {key} dev wgvni42 (host)"),
+            "create route 10.2.0.0/24 dev wgvni42 (host)".to_owned(),
+            "create route fd00:2::/64 dev wgvni42 (host)".to_owned(),
+        ]
+    );
+    let moved = Peer { underlay: "192.0.2.99".parse().unwrap(), ..b.clone() };
+    assert_eq!(
+        steps(&config, &all, &[a.clone(), moved]),
+        [format!("change wireguard peer {key} dev wgvni42 (host): endpoint 192.0.2.12:4789 → 192.0.2.99:4789")]
+    );
+    // Another key for the same subnets: the new one has them before the old one goes.
+    assert_eq!(
+        steps(&config, &all, &[a, with(b, 3)]),
+        [
+            format!("create wireguard peer {} dev wgvni42 (host)", PublicKey([3; 32])),
+            format!("remove wireguard peer {key} dev wgvni42 (host)"),
+        ]
+    );
 }
 
 #[test]

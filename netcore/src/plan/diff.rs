@@ -99,6 +99,12 @@ fn differences(wanted: &Object, seen: &Object) -> Vec<Difference> {
             found.note("permanent", on_or_off(wanted.permanent), on_or_off(seen.permanent));
         }
         (Object::Fdb(wanted), Object::Fdb(seen)) => found.note("node", &wanted.to, &seen.to),
+        (Object::WireguardPeer(wanted), Object::WireguardPeer(seen)) => {
+            if !seen.heard {
+                found.note_either("endpoint", &wanted.endpoint, &seen.endpoint);
+            }
+            found.note("allowed IPs", &wanted.allowed_words(), &seen.allowed_words());
+        }
         (Object::Sysctl(wanted), Object::Sysctl(seen)) => found.note("value", &wanted.value, &seen.value),
         // Kinds with equal keys are equal.
         _ => {
@@ -182,6 +188,10 @@ fn link(found: &mut Found, wanted: &Link, seen: &Link) {
             found.note("UDP port", &wanted.port, &seen.port);
             found.note_if_wanted("local address", &wanted.local, &seen.local);
             found.note("learning", on_or_off(wanted.learning), on_or_off(seen.learning));
+        }
+        (LinkKind::Wireguard(wanted), LinkKind::Wireguard(seen)) => {
+            found.note("UDP port", &wanted.port, &seen.port);
+            found.note_either("public key", &wanted.key, &seen.key);
         }
         _ => {}
     }

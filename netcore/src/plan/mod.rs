@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use crate::error::{Error, Result};
 use crate::model::{
     Address, FdbEntry, InterfaceName, Key, Link, LinkKind, NatRule, Neighbour, Object, Phase, Place, Rivals, Route,
-    State,
+    State, WireguardPeer,
 };
 
 pub use diff::{Difference, Drift, drift};
@@ -136,7 +136,8 @@ fn is_removable(object: &Object) -> bool {
         Object::Address(Address { place, .. })
         | Object::Route(Route { place, .. })
         | Object::Neighbour(Neighbour { place, .. })
-        | Object::Fdb(FdbEntry { place, .. }) => *place == Place::Host,
+        | Object::Fdb(FdbEntry { place, .. })
+        | Object::WireguardPeer(WireguardPeer { place, .. }) => *place == Place::Host,
         Object::Sysctl(_) => false,
         Object::Binding(_) | Object::Nat(_) | Object::Iptables(_) | Object::Admission(_) => true,
     }

@@ -1,5 +1,5 @@
 //! `overlay`: on every node the same bridge as a bridge network's, with the node's part of the
-//! cluster's range on it, and one VXLAN tunnel to the other nodes. What is said here of the bridge
+//! cluster's range on it, and one tunnel to the other nodes: VXLAN, or WireGuard in its place. What is said here of the bridge
 //! is said by [`bridge`]; [`ways()`] says how the other nodes are reached.
 
 mod ways;
@@ -10,8 +10,8 @@ use super::admission::{admissions, admissions_from};
 use super::{Desired, bridge};
 use crate::error::{Error, Result};
 use crate::model::{
-    Attachment, HostLocal, IpamConfig, Lease, Link, LinkKind, LocalNode, Mark, Mode, NatRule, Network, Object,
-    OverlayConfig, Peer, PeerSource, Place, Range, Sysctl, Vxlan,
+    Attachment, Encryption, HostLocal, IpamConfig, Lease, Link, LinkKind, LocalNode, Mark, Mode, NatRule, Network,
+    Object, OverlayConfig, Peer, PeerSource, Place, Range, Sysctl, Vxlan, Wireguard,
 };
 
 pub use ways::ways;
@@ -35,6 +35,10 @@ pub(super) fn validate(config: &OverlayConfig, network: &Network) -> Result<()> 
         if ranges[..position].iter().any(|other| other.is_ipv6() == range.is_ipv6()) {
             return Err(Error::invalid("cidr", range, "the only one of its family: a cluster has one of each"));
         }
+    }
+    if config.encryption.is_some() && config.direct_routing {
+        let expected = "false: what is encrypted has no way around the tunnel";
+        return Err(Error::invalid("directRouting", true, expected));
     }
     match &config.source {
         PeerSource::File(path) if !path.is_absolute() => {
@@ -63,7 +67,7 @@ pub fn located(network: &Network, local: LocalNode) -> Result<Network> {
     let Mode::Overlay(config) = &network.mode else { return Ok(network.clone()) };
     let (underlay, v6) = (&local.underlay, local.subnets.iter().any(IpNetwork::is_ipv6));
     let ranges = local.subnets.iter().map(|subnet| vec![Range::all_of(*subnet)]).collect();
-    let room = underlay.room();
+    let room = underlay.room(config.encryption);
     // What an IPv6 host may rely on (RFC 8200, 5), and an IPv4 one (RFC 791).
     let least = if v6 { 1280 } else { 68 };
     let mtu = if config.mtu == 0 { room } else { config.mtu };
@@ -95,6 +99,23 @@ pub fn anywhere(network: &Network) -> Network {
     network
 }
 
+fn tunnel(config: &OverlayConfig) -> LinkKind {
+    let local = config.local.as_ref();
+    match config.encryption {
+        None => LinkKind::Vxlan(Vxlan {
+            vni: config.vni,
+            port: config.port,
+            local: local.map(|local| local.underlay.address),
+            learning: false,
+        }),
+        Some(Encryption::Wireguard) => {
+            let key = local.and_then(|local| local.key.clone());
+            let (key, key_file) = key.map_or_else(Default::default, |key| (Some(key.public), key.file));
+            LinkKind::Wireguard(Wireguard { port: config.port, key, key_file })
+        }
+    }
+}
+
 pub(super) fn complete(config: &OverlayConfig, network: &Network, lease: &mut Lease) {
     bridge::complete(&config.bridge(&network.name), lease);
 }
@@ -111,14 +132,10 @@ pub(super) fn desired(
     desired.network.push(Object::Link(Link {
         place: Place::Host,
         name: config.device(),
-        kind: LinkKind::Vxlan(Vxlan {
-            vni: config.vni,
-            port: config.port,
-            local: local.map(|local| local.underlay.address),
-            learning: false,
-        }),
+        kind: tunnel(config),
         mark: Some(mark.clone()),
-        mac: local.map(|local| Peer::endpoint_mac(&local.node, config.vni)),
+        // What WireGuard carries has no link-layer addresses.
+        mac: local.filter(|_| config.encryption.is_none()).map(|local| Peer::endpoint_mac(&local.node, config.vni)),
         mtu: config.effective_mtu(),
         up: true,
         port: None,

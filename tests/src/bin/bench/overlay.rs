@@ -1,5 +1,6 @@
 //! The overlay beside what it is built of: its ADD beside that of our own bridge, and what goes
-//! through it beside a bare VXLAN, made with `ip`, between the same two hosts.
+//! through it beside bare VXLANs, made with `ip`: one that bridges the same two containers, and one
+//! between the hosts themselves, without any container.
 
 use std::net::IpAddr;
 use std::process::{Child, Command, Stdio};
@@ -18,8 +19,10 @@ const ADD_GOAL: f64 = 1.2;
 /// At least so much of a bare VXLAN's throughput.
 const THROUGHPUT_GOAL: f64 = 0.95;
 
-/// Where the bare VXLAN's ends are.
-const BARE: [&str; 2] = ["10.250.0.1", "10.250.0.2"];
+/// The containers' addresses in a bridge that spans both hosts by a VXLAN.
+const CONTAINERS: [&str; 2] = ["10.251.0.1", "10.251.0.2"];
+/// The hosts' addresses on a VXLAN of their own.
+const HOSTS: [&str; 2] = ["10.250.0.1", "10.250.0.2"];
 
 pub(crate) fn compare(options: &Options, leases: &Leases, report: &mut Report) {
     operations(options, leases, report);
@@ -30,21 +33,30 @@ fn operations(options: &Options, leases: &Leases, report: &mut Report) {
     eprintln!("bench: overlay and bridge");
     let ours = binaries::under_test();
     let pair = [Scenario::Overlay, Scenario::Bridge].map(|mode| Contender::new("overlay", &ours, mode, &leases.0, 0));
-    let mut times: [[Vec<f64>; 2]; 2] = Default::default();
+    let mut times: [[Vec<f64>; 3]; 2] = Default::default();
+    let milliseconds = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
     for _ in 0..options.iterations {
-        for (contender, [adds, deletes]) in pair.iter().zip(&mut times) {
+        for (contender, [walls, cpus, deletes]) in pair.iter().zip(&mut times) {
             let (added, deleted) = contender.once(measure::timed);
-            adds.push(added.wall.as_secs_f64() * 1000.0);
-            deletes.push(deleted.wall.as_secs_f64() * 1000.0);
+            walls.push(milliseconds(added.wall));
+            cpus.push(milliseconds(added.cpu));
+            deletes.push(milliseconds(deleted.wall));
         }
     }
-    let [[overlay_add, overlay_del], [bridge_add, bridge_del]] = times;
+    let [[overlay_add, overlay_cpu, overlay_del], [bridge_add, bridge_cpu, bridge_del]] = times;
     let title = "overlay beside our bridge";
     report.beside(
         title,
         "ADD wall, median",
         Unit::Milliseconds,
         [&overlay_add, &bridge_add],
+        Goal::NoMoreThan(ADD_GOAL),
+    );
+    report.beside(
+        title,
+        "ADD CPU, median",
+        Unit::Milliseconds,
+        [&overlay_cpu, &bridge_cpu],
         Goal::NoMoreThan(ADD_GOAL),
     );
     report.beside(title, "DEL wall, median", Unit::Milliseconds, [&overlay_del, &bridge_del], Goal::None);
@@ -61,26 +73,41 @@ fn throughput(options: &Options, report: &mut Report) {
     let [one, two] = [1, 2].map(|host| cluster.container(host, "box", &[]));
     for (own, other) in [(1, 2), (2, 1)] {
         let (from, to) = (cluster.wire.address(own), cluster.wire.address(other));
-        cluster.host(own).run(&format!(
-            "ip link add bare address 02:00:00:00:99:0{own} mtu 1450 type vxlan id 99 dstport 4789 local {from} nolearning
+        let (mac, other_mac) = (format!("02:00:00:00:99:0{own}"), format!("02:00:00:00:99:0{other}"));
+        let host = cluster.host(own);
+        // Between the containers, and between the hosts themselves.
+        host.run(&format!(
+            "ip link add hand type bridge; ip link set hand up
+             ip link add through mtu 1450 type vxlan id 98 dstport 4789 local {from} remote {to}
+             ip link set through master hand up
+             ip link add port mtu 1450 type veth peer name eth1 mtu 1450 netns box; ip link set port master hand up
+             ip link add bare address {mac} mtu 1450 type vxlan id 99 dstport 4789 local {from} nolearning
              ip addr add {}/24 dev bare; ip link set bare up
-             bridge fdb add 02:00:00:00:99:0{other} dev bare dst {to}
-             ip neigh add {} lladdr 02:00:00:00:99:0{other} dev bare nud permanent",
-            BARE[own - 1],
-            BARE[other - 1],
+             bridge fdb add {other_mac} dev bare dst {to}
+             ip neigh add {} lladdr {other_mac} dev bare nud permanent",
+            HOSTS[own - 1],
+            HOSTS[other - 1],
         ));
+        let container = if own == 1 { &one.netns } else { &two.netns };
+        // Whether a server is there is asked over `lo`.
+        container
+            .run(&format!("ip link set lo up; ip addr add {}/24 dev eth1; ip link set eth1 up", CONTAINERS[own - 1]));
     }
-    let through_us = Iperf::serve(&two.netns);
-    let by_hand = Iperf::serve(cluster.host(2));
-    let bare: IpAddr = BARE[1].parse().expect("an address");
-    let (rounds, seconds) = if options.quick { (3, 1) } else { (7, 3) };
-    let mut rates: [Vec<f64>; 2] = Default::default();
+    let in_container = Iperf::serve(&two.netns);
+    let on_host = Iperf::serve(cluster.host(2));
+    let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+    let (rounds, seconds) = if options.quick { (3, 1) } else { (11, 2) };
+    let mut rates: [Vec<f64>; 3] = Default::default();
     for _ in 0..rounds {
-        rates[0].push(through_us.gigabits(&one.netns, two.addresses()[0], seconds));
-        rates[1].push(by_hand.gigabits(cluster.host(1), bare, seconds));
+        rates[0].push(in_container.gigabits(&one.netns, two.addresses()[0], seconds));
+        rates[1].push(in_container.gigabits(&one.netns, address(CONTAINERS[1]), seconds));
+        rates[2].push(on_host.gigabits(cluster.host(1), address(HOSTS[1]), seconds));
     }
-    let title = "through the overlay beside a bare VXLAN";
-    report.beside(title, "TCP, median", Unit::Gigabits, [&rates[0], &rates[1]], Goal::Times(THROUGHPUT_GOAL));
+    let title = "TCP beside a VXLAN made with ip";
+    let mut row =
+        |what, other: usize, goal| report.beside(title, what, Unit::Gigabits, [&rates[0], &rates[other]], goal);
+    row("same containers, median", 1, Goal::Times(THROUGHPUT_GOAL));
+    row("from host to host, no container", 2, Goal::None);
 }
 
 /// An iperf3 server, until it is dropped.
