@@ -162,21 +162,19 @@ fn what_is_encrypted_is_checked_mended_and_tidied() {
         ("ip link del wgvni42".to_owned(), "wireguard wgvni42 (UDP port 4789): missing".to_owned()),
     ];
     let another = host.netns("another");
-    for (command, words) in damage {
-        one.attachment.check().unwrap_or_else(|failure| panic!("before `{command}`: {failure}"));
+    for (number, (command, words)) in damage.into_iter().enumerate() {
         host.run(&command);
         let failure = one.attachment.check().expect_err(&command);
         assert!(failure.says(&words), "`{command}`: {failure}");
-        let healer = cni(&cluster, 1).attachment(&another).added();
-        one.attachment.check().unwrap_or_else(|failure| panic!("ADD mends `{command}`: {failure}"));
-        reaches(&two, &one, &command);
-        assert_eq!(host.run("wg show wgvni42 peers").lines().count(), 2, "strangers go: {command}");
-        healer.del().unwrap();
-
-        host.run(&command);
-        netctl(host, "repair-chains --check").ended(1);
-        netctl(host, "repair-chains").ended(0);
-        one.attachment.check().unwrap_or_else(|failure| panic!("repair mends `{command}`: {failure}"));
+        // By turns, the next ADD and a repair: what they do about it is the same.
+        if number % 2 == 0 {
+            let healer = cni(&cluster, 1).attachment(&another).added();
+            assert_eq!(host.run("wg show wgvni42 peers").lines().count(), 2, "strangers go: {command}");
+            healer.del().unwrap();
+        } else {
+            netctl(host, "repair-chains").ended(0);
+        }
+        one.attachment.check().unwrap_or_else(|failure| panic!("after `{command}`: {failure}"));
         reaches(&two, &one, &command);
     }
 
