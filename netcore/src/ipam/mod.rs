@@ -26,9 +26,9 @@ pub trait Ipam: Send + Sync {
     /// them; or, on any error, none.
     ///
     /// # Errors
-    /// [`Error::Invalid`](crate::Error::Invalid), [`Error::PoolExhausted`](crate::Error::PoolExhausted),
-    /// [`Error::AddressTaken`](crate::Error::AddressTaken), [`Error::File`](crate::Error::File),
-    /// [`Error::Delegate`](crate::Error::Delegate).
+    /// [`Error::Invalid`], [`Error::PoolExhausted`],
+    /// [`Error::AddressTaken`], [`Error::File`],
+    /// [`Error::Delegate`].
     fn allocate(&self, request: &Request<'_>) -> Result<Lease>;
 
     /// What [`allocate`](Self::allocate) would give if it were asked now, without giving it;
@@ -42,28 +42,28 @@ pub trait Ipam: Send + Sync {
     /// repeated.
     ///
     /// # Errors
-    /// [`Error::File`](crate::Error::File), [`Error::Delegate`](crate::Error::Delegate). Whatever
+    /// [`Error::File`], [`Error::Delegate`]. Whatever
     /// else can be released has been released then.
     fn release(&self, request: &Request<'_>) -> Result<()>;
 
     /// Whether an attachment still has its addresses.
     ///
     /// # Errors
-    /// [`Error::Conflict`](crate::Error::Conflict) or [`Error::AddressTaken`](crate::Error::AddressTaken),
+    /// [`Error::Conflict`] or [`Error::AddressTaken`],
     /// which name the address.
     fn check(&self, request: &Request<'_>) -> Result<()>;
 
     /// Whether `network` has an address left for one more attachment, as far as can be told.
     ///
     /// # Errors
-    /// [`Error::PoolExhausted`](crate::Error::PoolExhausted), and what is wrong with the
+    /// [`Error::PoolExhausted`], and what is wrong with the
     /// configuration, if something is.
     fn status(&self, network: &Name) -> Result<()>;
 
     /// Takes back what belongs to none of the attachments in `valid`.
     ///
     /// # Errors
-    /// [`Error::File`](crate::Error::File), [`Error::Delegate`](crate::Error::Delegate). Whatever
+    /// [`Error::File`], [`Error::Delegate`]. Whatever
     /// else can be released has been released then.
     fn gc(&self, network: &Name, valid: &[AttachmentId]) -> Result<()>;
 }
@@ -109,7 +109,7 @@ pub struct Request<'a> {
 /// other, gateways in their subnets. Says nothing of a delegate's.
 ///
 /// # Errors
-/// [`Error::Invalid`](crate::Error::Invalid), which names the field, its value and what would be
+/// [`Error::Invalid`], which names the field, its value and what would be
 /// accepted.
 pub fn validate(config: &IpamConfig) -> Result<()> {
     match config {
