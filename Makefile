@@ -10,12 +10,15 @@ MAN_DIR ?= /usr/local/share/man/man8
 BASH_COMPLETION_DIR ?= /usr/local/share/bash-completion/completions
 # And the unit that has `netctl watch` run: `systemctl enable --now netctl-watch`.
 SYSTEMD_DIR ?= /usr/local/lib/systemd/system
+# firewalld reads packaged zones and policies from here alone; after the first installation it has
+# to be told: firewall-cmd --reload.
+FIREWALLD_DIR ?= /usr/lib/firewalld
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PLUGINS := bridge container host macvlan none overlay
 
-.PHONY: demo test test-kernel bench lint build install
+.PHONY: demo test test-kernel test-firewalld2 bench lint build install
 
 demo:
 	tests/install-packages demo
@@ -35,6 +38,12 @@ test-kernel:
 	for kernel in $(KERNELS); do \
 		NETCORE_BIN_DIR=$(TARGET)/release tests/kernel/suite -k $$kernel $(SUITE) || exit 1; \
 	done
+
+# The tests that need firewalld 2, in a Debian trixie that is fetched once.
+test-firewalld2:
+	tests/install-packages firewalld2
+	$(MAKE) build
+	NETCORE_BIN_DIR=$(TARGET)/release tests/as-root tests/firewalld2/suite $(TARGET)/firewalld2/trixie
 
 # BENCH=--quick for a short one, BENCH=--json for numbers to keep.
 bench:
@@ -63,3 +72,6 @@ install: build
 	$(TARGET)/release/netctl completions bash >$(DESTDIR)$(BASH_COMPLETION_DIR)/netctl
 	install -d $(DESTDIR)$(SYSTEMD_DIR)
 	sed 's|@SBIN_DIR@|$(SBIN_DIR)|' netctl/netctl-watch.service >$(DESTDIR)$(SYSTEMD_DIR)/netctl-watch.service
+	install -d $(DESTDIR)$(FIREWALLD_DIR)/zones $(DESTDIR)$(FIREWALLD_DIR)/policies
+	install -m 644 netcore/firewalld/zones/netcore.xml $(DESTDIR)$(FIREWALLD_DIR)/zones/netcore.xml
+	install -m 644 netcore/firewalld/policies/netcore-in.xml $(DESTDIR)$(FIREWALLD_DIR)/policies/netcore-in.xml

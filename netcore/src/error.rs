@@ -112,6 +112,18 @@ pub enum Error {
         /// The kernel's own explanation (extended ack), where it gave one.
         detail: Option<String>,
     },
+    /// firewalld, or the bus it listens on, did not do what it was asked for.
+    #[error("firewalld: {operation} {object}: {reason}{}", hint(.way_out))]
+    Firewalld {
+        /// What was attempted: "bind", "unbind".
+        operation: &'static str,
+        /// On what.
+        object: String,
+        /// Its words.
+        reason: String,
+        /// How to get past it; may be empty.
+        way_out: String,
+    },
     /// A file of ours could not be read or written.
     #[error("{operation} {}: {source}", .path.display())]
     File {

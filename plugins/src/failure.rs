@@ -109,7 +109,7 @@ fn code(error: &Error) -> u32 {
         Error::NotAttached { .. } => UNKNOWN_CONTAINER,
         Error::Conflict { .. } => CONFLICT,
         Error::PortTaken { .. } | Error::PortInUse(_) => PORT_TAKEN,
-        Error::Kernel { .. } => KERNEL,
+        Error::Kernel { .. } | Error::Firewalld { .. } => KERNEL,
         Error::File { .. } | Error::Record { .. } => IO,
         Error::PoolExhausted { .. } => POOL_EXHAUSTED,
         Error::AddressTaken { .. } => ADDRESS_TAKEN,

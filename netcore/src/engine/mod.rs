@@ -9,6 +9,7 @@
 
 mod attached;
 mod diagnose;
+mod firewalld;
 mod overlay;
 mod patience;
 mod preview;
@@ -119,9 +120,9 @@ impl<K: Kernel> Engine<K> {
         warnings.extend(driver::curtail(&network, &mut attachment));
         let backend = self.kernel.backend(driver::firewall(&network))?;
         let record = Record::new(network, attachment).with_backend(backend);
-        let mut work = Work { record, made_shared: Vec::new() };
+        let mut work = Work::new(record);
         match self.build(&kernel, &mut work).await {
-            Ok(attached) => Ok(Attached { warnings, ..attached }),
+            Ok(attached) => Ok(Attached { warnings: [warnings, work.warnings].concat(), ..attached }),
             Err(failure) => {
                 let mut errors = vec![failure];
                 errors.extend(self.withdraw(&work.record, locks).await);
@@ -290,14 +291,14 @@ impl<K: Kernel> Engine<K> {
                 unpublished.attachment.publish.clear();
                 let mut links = desired(&unpublished)?;
                 links.retain(|object| object.phase() == Phase::Links);
-                self.make(kernel, &links, &mut work.made_shared).await?;
+                self.make(kernel, &links, work).await?;
             }
             let lease = ipam.allocate(&request(&work.record))?;
             work.record.lease = Some(driver::complete(&network, lease));
             self.store.save(&work.record)?;
         }
         let desired = desired(&work.record)?;
-        self.make(kernel, &desired, &mut work.made_shared).await?;
+        self.make(kernel, &desired, work).await?;
         self.open_ways(kernel, &network).await?;
         if work.record.lease.as_ref().is_some_and(|lease| lease.namespace.is_some()) {
             // What the sandbox is by now, not what it was when it was entered.
@@ -310,19 +311,24 @@ impl<K: Kernel> Engine<K> {
         Ok(Attached::new(&work.record, &seen))
     }
 
-    /// Makes what is missing of `desired`, and notes what of it the network's attachments share.
-    async fn make(&self, kernel: &K, desired: &Desired, made_shared: &mut Vec<Object>) -> Result<()> {
-        let actual = kernel.observe(&desired.all()).await?;
+    /// Makes what is missing of `desired`, and notes in `work` what of it the network's attachments share, and
+    /// what others were asked for and did not do.
+    async fn make(&self, kernel: &K, desired: &Desired, work: &mut Work) -> Result<()> {
+        let all = desired.all();
+        let actual = kernel.observe(&all).await?;
         let wanted: Vec<Object> = desired.shared().cloned().collect();
-        let shared = plan(&wanted, &actual)?;
-        let own = plan(&desired.attachment, &actual)?;
-        let made = shared.iter().filter(|step| matches!(step, Step::Create(_))).map(Step::object);
-        made_shared.extend(made.filter(|object| desired.network.contains(object)).cloned());
+        let (shared, asked) = firewalld::split(plan(&wanted, &actual)?);
+        let (own, asked_for_own) = firewalld::split(plan(&desired.attachment, &actual)?);
+        let made = shared.iter().chain(&asked).filter(|step| matches!(step, Step::Create(_))).map(Step::object);
+        work.made_shared.extend(made.filter(|object| desired.network.contains(object)).cloned());
         let switching = self.before_switching(kernel, &shared, &wanted).await?;
         apply_shared(kernel, &shared).await?;
         let switched = self.after_switching(kernel, switching).await?;
         switched.into_iter().try_for_each(|(_, done)| done)?;
-        apply(kernel, &own).await
+        apply(kernel, &own).await?;
+        work.warnings.extend(firewalld::declined(&all, &actual));
+        work.warnings.extend(firewalld::ask(kernel, &[asked, asked_for_own].concat()).await);
+        Ok(())
     }
 
     /// Removes what is the attachment's own, then its lease, then its record: an address is free
@@ -455,9 +461,14 @@ impl<K: Kernel> Engine<K> {
             // It may have gone before the locks were taken.
             let Some(record) = self.store.load(network, id)? else { continue };
             let mut published = desired(&record)?.attachment;
-            published.retain(|object| matches!(object.rule(), Some(NatRule::Publish { .. })));
+            published.retain(|object| {
+                matches!(object.rule(), Some(NatRule::Publish { .. })) || matches!(object, Object::ForwardPort(_))
+            });
             let steps = plan(&published, &self.kernel.observe(&published).await?)?;
+            let (steps, asked) = firewalld::split(steps);
             apply_shared(&self.kernel, &steps).await?;
+            // Nobody listens any more to what is refused; a repair tries again.
+            firewalld::ask(&self.kernel, &asked).await;
         }
         Ok(())
     }
@@ -562,6 +573,14 @@ struct Work {
     record: Record,
     /// What it made that attachments share.
     made_shared: Vec<Object>,
+    /// What others did not do for it.
+    warnings: Vec<String>,
+}
+
+impl Work {
+    fn new(record: Record) -> Self {
+        Self { record, made_shared: Vec::new(), warnings: Vec::new() }
+    }
 }
 
 /// Dropped in this order: the attachment's lock first.

@@ -17,7 +17,7 @@ mod tests;
 pub use host_local::HostLocal;
 pub use static_::Static;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{Attachment, AttachmentId, IpamConfig, Lease, Name};
 
 /// Gives addresses to attachments, and takes them back.
@@ -116,7 +116,7 @@ pub fn validate(config: &IpamConfig) -> Result<()> {
         IpamConfig::HostLocal(config) => {
             if let Some(directory) = config.data_dir.as_deref().filter(|directory| !directory.is_absolute()) {
                 let expected = "an absolute path: whoever releases an address may be started elsewhere";
-                return Err(crate::Error::invalid("ipam.dataDir", directory.display(), expected));
+                return Err(Error::invalid("ipam.dataDir", directory.display(), expected));
             }
             range::sets(config).map(drop)
         }

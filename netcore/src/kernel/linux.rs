@@ -9,6 +9,7 @@ use ipnetwork::IpNetwork;
 
 use super::batch::{self, Change};
 use super::firewall::{Firewall, Rules};
+use super::firewalld::Firewalld;
 use super::netns::Netns;
 use super::rtnl::Rtnl;
 use super::seen::{self, Interfaces, Seen};
@@ -18,8 +19,9 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::model::{
-    Address, Backend, Binding, FdbEntry, FirewallBackend, InterfaceName, Link, Listener, Name, NamespaceId, Neighbour,
-    Object, Phase, Place, PortMapping, Route, State, Sysctl, Underlay, WireguardPeer,
+    Address, Backend, Binding, FdbEntry, FirewallBackend, ForwardPort, InterfaceName, Link, Listener, Name,
+    NamespaceId, Neighbour, Object, Phase, Place, PortMapping, Route, State, Sysctl, Underlay, WireguardPeer,
+    ZoneBinding,
 };
 
 /// The Linux kernel, seen from the caller's namespace and, once one was
@@ -35,6 +37,7 @@ pub struct Linux {
     /// The interfaces found since a sandbox was entered, which is to say during this operation:
     /// each is a question to the kernel less. An index is not given again to another interface.
     known: Option<Arc<Mutex<Known>>>,
+    firewalld: Arc<Firewalld>,
 }
 
 /// Interfaces by the names they were asked for.
@@ -66,7 +69,13 @@ impl Linux {
     /// The kernel without a sandbox. Opens nothing yet.
     #[must_use]
     pub fn host() -> Self {
-        Self { host: Namespace::new(None), sandbox: None, firewall: Arc::default(), known: None }
+        Self {
+            host: Namespace::new(None),
+            sandbox: None,
+            firewall: Arc::default(),
+            firewalld: Arc::default(),
+            known: None,
+        }
     }
 
     /// This kernel, but what was found out about the rule set is kept in `file` for whoever looks
@@ -127,6 +136,22 @@ impl Linux {
         }
     }
 
+    /// Closes the bridge to the outside, and then has firewalld let everything through to it.
+    fn bind(&self, binding: &ZoneBinding) -> Result<()> {
+        self.firewall.create(&Kinds::from(binding.barriers().as_slice()).rules)?;
+        self.firewalld.bind(binding)
+    }
+
+    fn unbind(&self, binding: &ZoneBinding) -> Result<()> {
+        self.firewalld.unbind(binding)?;
+        self.firewall.remove(&Kinds::from(binding.barriers().as_slice()).rules)
+    }
+
+    fn is_closed(&self, binding: &ZoneBinding) -> Result<bool> {
+        let barriers = binding.barriers();
+        Ok(self.firewall.observe(&Kinds::from(barriers.as_slice()).rules)?.len() == barriers.len())
+    }
+
     async fn create_one(&self, object: &Object) -> Result<()> {
         match object {
             Object::Binding(binding) => binding::create(binding),
@@ -139,6 +164,8 @@ impl Linux {
             Object::Sysctl(setting) => sysctl::write(self, setting),
             // Made before, all in one transaction.
             Object::Nat(_) | Object::Iptables(_) | Object::Admission(_) => Ok(()),
+            Object::Zone(binding) => self.bind(binding),
+            Object::ForwardPort(port) => self.firewalld.forward(port),
         }
     }
 
@@ -155,6 +182,8 @@ impl Linux {
             Object::Sysctl(_) => Ok(()),
             // Removed before, all in one transaction.
             Object::Nat(_) | Object::Iptables(_) | Object::Admission(_) => Ok(()),
+            Object::Zone(binding) => self.unbind(binding),
+            Object::ForwardPort(port) => self.firewalld.withdraw(port),
         }
     }
 }
@@ -179,6 +208,8 @@ struct Kinds<'a> {
     routes: Vec<&'a Route>,
     settings: Vec<&'a Sysctl>,
     rules: Rules<'a>,
+    zones: Vec<&'a ZoneBinding>,
+    forward_ports: Vec<&'a ForwardPort>,
 }
 
 impl<'a> From<&'a [Object]> for Kinds<'a> {
@@ -197,6 +228,8 @@ impl<'a> From<&'a [Object]> for Kinds<'a> {
                 Object::Nat(rule) => kinds.rules.nft.push(rule),
                 Object::Iptables(rule) => kinds.rules.iptables.push(rule),
                 Object::Admission(admission) => kinds.rules.admissions.push(admission),
+                Object::Zone(binding) => kinds.zones.push(binding),
+                Object::ForwardPort(port) => kinds.forward_ports.push(port),
             }
         }
         kinds
@@ -209,12 +242,7 @@ impl Kernel for Linux {
             Some(path) => Some(Namespace::new(Some(Netns::open(path)?))),
             None => None,
         };
-        Ok(Self {
-            host: Arc::clone(&self.host),
-            sandbox,
-            firewall: Arc::clone(&self.firewall),
-            known: Some(Arc::default()),
-        })
+        Ok(Self { sandbox, known: Some(Arc::default()), ..self.clone() })
     }
 
     async fn observe(&self, wanted: &[Object]) -> Result<State> {
@@ -246,6 +274,8 @@ impl Kernel for Linux {
         seen.extend(routes);
         seen.extend(sysctl::observe(self, &kinds.settings)?);
         seen.extend(self.firewall.observe(&kinds.rules)?);
+        seen.extend(self.firewalld.observe(&kinds.zones, |binding| self.is_closed(binding))?);
+        seen.extend(self.firewalld.observe_ports(&kinds.forward_ports));
         Ok(State(seen))
     }
 

@@ -1,6 +1,6 @@
 //! A kernel in memory, for tests of everything above the kernel: it holds objects, keeps the
 //! rules that the engine relies on (a removed link takes its addresses and routes along, a host
-//! port has one owner), and fails a chosen change, or kills its caller there.
+//! port has one owner, no firewalld runs), and fails a chosen change, or kills its caller there.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -109,7 +109,12 @@ impl Memory {
             Object::WireguardPeer(peer) => peer.place == Place::Sandbox,
             Object::Route(route) => route.place == Place::Sandbox,
             Object::Sysctl(sysctl) => sysctl.place == Place::Sandbox,
-            Object::Binding(_) | Object::Nat(_) | Object::Iptables(_) | Object::Admission(_) => false,
+            Object::Binding(_)
+            | Object::Nat(_)
+            | Object::Iptables(_)
+            | Object::Admission(_)
+            | Object::Zone(_)
+            | Object::ForwardPort(_) => false,
         };
         in_sandbox.then(|| self.sandbox.clone()).flatten()
     }
@@ -230,6 +235,8 @@ impl Kernel for Memory {
                 seen.extend(found.filter(|parent| !is_wanted && !seen.contains(parent)));
             }
             match object {
+                // As where no firewalld runs: there is nothing to ask for.
+                Object::Zone(_) | Object::ForwardPort(_) => seen.push(object.clone()),
                 Object::Address(address) => seen.extend(held.objects.iter().filter_map(|(place, other)| match other {
                     Object::Address(other)
                         if (other.place, &other.link) == (address.place, &address.link)

@@ -289,7 +289,9 @@ impl Interfaces {
                 | Object::Sysctl(_)
                 | Object::Nat(_)
                 | Object::Iptables(_)
-                | Object::Admission(_) => {}
+                | Object::Admission(_)
+                | Object::Zone(_)
+                | Object::ForwardPort(_) => {}
             }
         }
         names.sort_unstable();

@@ -3,6 +3,7 @@
 //! kinds). Nothing here reads or writes anything; every other room builds on these values.
 
 mod attachment;
+mod firewalld;
 mod flow;
 mod guard;
 mod ipam;
@@ -27,6 +28,7 @@ pub mod vlan;
 mod wireguard;
 
 pub use attachment::{Attachment, PortMapping, Protocol};
+pub use firewalld::{ForwardPort, ZoneBinding};
 pub use flow::{End, Flow, InvalidFlow};
 pub use guard::{Check, Source, Table, link_local};
 pub use ipam::{Delegated, HostLocal, IpamConfig, Range, Static, StaticAddress};

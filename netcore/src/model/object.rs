@@ -11,8 +11,8 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Admission, Backend, Barrier, Binding, Check, InterfaceName, Iptables, Mac, Macvlan, Mark, PortVlans, Protocol,
-    PublicKey, Source, Table, Variant, Vlan, Vlans, Wireguard, WireguardPeer,
+    Admission, Backend, Barrier, Binding, Check, ForwardPort, InterfaceName, Iptables, Mac, Macvlan, Mark, PortVlans,
+    Protocol, PublicKey, Source, Table, Variant, Vlan, Vlans, Wireguard, WireguardPeer, ZoneBinding,
 };
 
 /// Which of the two network namespaces an object lives in.
@@ -51,6 +51,10 @@ pub enum Object {
     Iptables(Iptables),
     /// What iptables' `FORWARD` lets pass for us.
     Admission(Admission),
+    /// An interface's zone in firewalld.
+    Zone(ZoneBinding),
+    /// A published port in firewalld.
+    ForwardPort(ForwardPort),
 }
 
 /// The order in which kinds of objects are made; removal runs it backwards.
@@ -68,6 +72,8 @@ pub enum Phase {
     Sysctls,
     /// The firewall, in one transaction.
     Firewall,
+    /// What firewalld is asked for.
+    Firewalld,
 }
 
 /// What identifies an object: two objects with the same key are the same one, perhaps in
@@ -115,6 +121,10 @@ pub enum Key {
     Iptables(Variant, bool, Box<Key>),
     /// A link that is let pass, for IPv4 or IPv6; or what comes to it from a range.
     Admission(InterfaceName, bool, Option<IpNetwork>),
+    /// An interface in firewalld.
+    Zone(InterfaceName),
+    /// A published port in firewalld.
+    ForwardPort(IpAddr, Protocol, u16, SocketAddr),
 }
 
 impl Object {
@@ -139,6 +149,8 @@ impl Object {
             Self::Nat(rule) => rule.key(),
             Self::Iptables(Iptables { variant, v6, rule }) => Key::Iptables(*variant, *v6, Box::new(rule.key())),
             Self::Admission(admission) => Key::Admission(admission.link.clone(), admission.v6, admission.from),
+            Self::Zone(binding) => Key::Zone(binding.link.clone()),
+            Self::ForwardPort(port) => Key::ForwardPort(port.destination, port.protocol, port.host_port, port.to),
         }
     }
 
@@ -152,6 +164,7 @@ impl Object {
             Self::Neighbour(_) | Self::Fdb(_) | Self::WireguardPeer(_) | Self::Route(_) => Phase::Routes,
             Self::Sysctl(_) => Phase::Sysctls,
             Self::Nat(_) | Self::Iptables(_) | Self::Admission(_) => Phase::Firewall,
+            Self::Zone(_) | Self::ForwardPort(_) => Phase::Firewalld,
         }
     }
 
@@ -166,7 +179,12 @@ impl Object {
             Self::WireguardPeer(peer) => Some(peer.place),
             Self::Route(route) => Some(route.place),
             Self::Sysctl(sysctl) => Some(sysctl.place),
-            Self::Binding(_) | Self::Nat(_) | Self::Iptables(_) | Self::Admission(_) => None,
+            Self::Binding(_)
+            | Self::Nat(_)
+            | Self::Iptables(_)
+            | Self::Admission(_)
+            | Self::Zone(_)
+            | Self::ForwardPort(_) => None,
         }
     }
 
@@ -184,6 +202,10 @@ impl Object {
     /// it is.
     #[must_use]
     pub fn under(self, backend: Backend, families: &[bool]) -> Vec<Self> {
+        if let Self::Zone(binding) = self {
+            let families = if backend.is_nftables() { Vec::new() } else { families.to_vec() };
+            return vec![Self::Zone(ZoneBinding { backend, families, ..binding })];
+        }
         let (Backend::Iptables(variant), Self::Nat(rule)) = (backend, &self) else { return vec![self] };
         let of = |v6: bool| Self::Iptables(Iptables { variant, v6, rule: rule.clone() });
         match rule {
@@ -212,6 +234,8 @@ impl Object {
             Self::Link(link) => link.mark.as_ref(),
             Self::Nat(rule) | Self::Iptables(Iptables { rule, .. }) => rule.mark(),
             Self::Admission(admission) => Some(&admission.mark),
+            Self::Zone(binding) => binding.mark.as_ref(),
+            Self::ForwardPort(port) => Some(&port.mark),
             Self::Binding(_)
             | Self::Address(_)
             | Self::Neighbour(_)
@@ -678,6 +702,8 @@ impl fmt::Display for Object {
             Self::Nat(rule) => rule.fmt(f),
             Self::Iptables(rule) => rule.fmt(f),
             Self::Admission(admission) => admission.fmt(f),
+            Self::Zone(binding) => binding.fmt(f),
+            Self::ForwardPort(port) => port.fmt(f),
         }
     }
 }

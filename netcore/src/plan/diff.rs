@@ -106,6 +106,13 @@ fn differences(wanted: &Object, seen: &Object) -> Vec<Difference> {
             found.note("allowed IPs", &wanted.allowed_words(), &seen.allowed_words());
         }
         (Object::Sysctl(wanted), Object::Sysctl(seen)) => found.note("value", &wanted.value, &seen.value),
+        // Where somebody else has put an interface, it stays.
+        (Object::Zone(_), Object::Zone(seen)) if seen.elsewhere().is_some() => {}
+        (Object::Zone(wanted), Object::Zone(seen)) => {
+            found.note_either("zone", &wanted.runtime, &seen.runtime);
+            found.note_either("permanent zone", &wanted.permanent, &seen.permanent);
+            found.note("closed to the outside", on_or_off(wanted.closed), on_or_off(seen.closed));
+        }
         // Kinds with equal keys are equal.
         _ => {
             if let (Some(wanted), Some(seen)) = (wanted.rule(), seen.rule()) {

@@ -139,7 +139,12 @@ fn is_removable(object: &Object) -> bool {
         | Object::Fdb(FdbEntry { place, .. })
         | Object::WireguardPeer(WireguardPeer { place, .. }) => *place == Place::Host,
         Object::Sysctl(_) => false,
-        Object::Binding(_) | Object::Nat(_) | Object::Iptables(_) | Object::Admission(_) => true,
+        Object::Binding(_)
+        | Object::Nat(_)
+        | Object::Iptables(_)
+        | Object::Admission(_)
+        | Object::Zone(_)
+        | Object::ForwardPort(_) => true,
     }
 }
 

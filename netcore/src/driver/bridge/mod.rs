@@ -18,8 +18,8 @@ use super::admission::admissions;
 use super::inside::{self, subnet};
 use crate::error::{Error, Result};
 use crate::model::{
-    Address, Attachment, Bridge, BridgeConfig, Lease, Link, LinkKind, Mac, Mark, NatRule, Network, Object, Place, Port,
-    PortMapping, Rivals, RouteSpec, Sysctl, Table, Veth,
+    Address, Attachment, Bridge, BridgeConfig, ForwardPort, Lease, Link, LinkKind, Mac, Mark, NatRule, Network, Object,
+    Place, Port, PortMapping, Rivals, RouteSpec, Sysctl, Table, Veth, ZoneBinding,
 };
 
 pub(super) fn validate(config: &BridgeConfig, network: &Network) -> Result<()> {
@@ -130,9 +130,12 @@ impl Wish<'_> {
                 .extend(subnets.into_iter().map(|subnet| Object::Nat(NatRule::Hairpin { subnet, mark: mark.clone() })));
         }
         objects.extend(guard::is_wanted(self.config).then(guard::ruleset));
-        let mut links = vec![gateway, self.config.bridge()];
+        let mut links = vec![gateway.clone(), self.config.bridge()];
         links.dedup();
         objects.extend(links.into_iter().flat_map(|link| admissions(&link, self.lease, &mark)));
+        if self.is_routed() {
+            objects.push(Object::Zone(ZoneBinding::of(gateway, mark)));
+        }
         objects
     }
 
@@ -177,6 +180,7 @@ impl Wish<'_> {
                     .map(|leased| Object::Nat(NatRule::Masquerade { source: leased.address.ip(), mark: mark.clone() })),
             );
         }
+        objects.extend(published.iter().filter_map(|object| self.forward_port(object)));
         objects.extend(published);
         if let Some(mac) = mac.filter(|_| guard::is_wanted(config)) {
             objects.extend(guard::of_port(config, &host_interface, mac, self.lease, &mark));
@@ -194,9 +198,12 @@ impl Wish<'_> {
 
     /// Whether the firewall has to know of the network: if only to keep its containers from others.
     fn needs_firewall(&self) -> bool {
-        self.needs_translation()
-            || isolation::is_wanted(self.config)
-            || self.config.is_gateway() && !self.lease.addresses.is_empty()
+        self.needs_translation() || isolation::is_wanted(self.config) || self.is_routed()
+    }
+
+    /// Whether the host passes on what containers send.
+    fn is_routed(&self) -> bool {
+        self.config.is_gateway() && !self.lease.addresses.is_empty()
     }
 
     /// Whether addresses or ports are rewritten.
@@ -235,6 +242,24 @@ impl Wish<'_> {
             switches.push(on("net/ipv6/conf/all/forwarding".to_owned()));
         }
         switches
+    }
+
+    /// A published port as a firewalld that is strict about them has to know it.
+    fn forward_port(&self, published: &Object) -> Option<Object> {
+        let Object::Nat(NatRule::Publish { host_address, protocol, host_port, to, mark }) = published else {
+            return None;
+        };
+        let gateway = || {
+            let of_target = self.lease.addresses.iter().find(|leased| leased.address.ip() == to.ip());
+            of_target.and_then(|leased| leased.gateway)
+        };
+        Some(Object::ForwardPort(ForwardPort {
+            destination: host_address.or_else(gateway).unwrap_or(to.ip()),
+            protocol: *protocol,
+            host_port: *host_port,
+            to: *to,
+            mark: mark.clone(),
+        }))
     }
 
     /// The published ports, each on the container's first address of its family.
