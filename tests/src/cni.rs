@@ -456,14 +456,22 @@ impl Plugin {
     /// # Errors
     /// When it exits with an error.
     pub fn run(&self, verb: &str) -> Result<Value, Failure> {
+        self.outcome(verb, &self.call(verb))
+    }
+
+    /// Calls it, and gives back all it said.
+    ///
+    /// # Panics
+    /// When it cannot be called.
+    #[must_use]
+    pub fn call(&self, verb: &str) -> Output {
         let child = self.host.enter(|| self.command(verb).spawn());
         let mut child = child.unwrap_or_else(|error| panic!("start {}: {error}", self.program));
         let mut stdin = child.stdin.take().expect("piped");
         thread::scope(|scope| {
             // A plugin need not read what it is given; that is no error of ours.
             scope.spawn(move || drop(stdin.write_all(&self.stdin)));
-            let output = child.wait_with_output().expect("wait for a plugin");
-            self.outcome(verb, &output)
+            child.wait_with_output().expect("wait for a plugin")
         })
     }
 

@@ -25,6 +25,7 @@ mod cni;
 pub mod containerd;
 pub mod docker;
 pub mod features;
+pub mod firewalld;
 pub mod frames;
 mod host;
 mod namespaces;

@@ -91,6 +91,16 @@ impl Daemon {
         self.child.try_wait().ok().flatten()
     }
 
+    /// Asks it to end (`SIGTERM`), and waits until it has.
+    ///
+    /// # Panics
+    /// When it cannot be asked.
+    pub fn terminate(mut self) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM)
+            .expect("ask a process to end");
+        let _ = self.child.wait();
+    }
+
     /// What it has said so far.
     #[must_use]
     pub fn said(&self) -> String {
