@@ -8,7 +8,8 @@ BIN_DIR ?= $(PREFIX)/bin
 SBIN_DIR ?= /usr/local/sbin
 MAN_DIR ?= /usr/local/share/man/man8
 BASH_COMPLETION_DIR ?= /usr/local/share/bash-completion/completions
-# And the unit that has `netctl watch` run: `systemctl enable --now netctl-watch`.
+# And the units that have `netctl watch` run, `systemctl enable --now netctl-watch`, and the agent of
+# an overlay in etcd, `systemctl enable --now netctl-overlay@NETWORK`.
 SYSTEMD_DIR ?= /usr/local/lib/systemd/system
 # firewalld reads packaged zones and policies from here alone; after the first installation it has
 # to be told: firewall-cmd --reload.
@@ -71,7 +72,9 @@ install: build
 	$(TARGET)/release/netctl man $(DESTDIR)$(MAN_DIR)
 	$(TARGET)/release/netctl completions bash >$(DESTDIR)$(BASH_COMPLETION_DIR)/netctl
 	install -d $(DESTDIR)$(SYSTEMD_DIR)
-	sed 's|@SBIN_DIR@|$(SBIN_DIR)|' netctl/netctl-watch.service >$(DESTDIR)$(SYSTEMD_DIR)/netctl-watch.service
+	for unit in netctl-watch netctl-overlay@; do \
+		sed 's|@SBIN_DIR@|$(SBIN_DIR)|' "netctl/$$unit.service" >"$(DESTDIR)$(SYSTEMD_DIR)/$$unit.service" || exit 1; \
+	done
 	install -d $(DESTDIR)$(FIREWALLD_DIR)/zones $(DESTDIR)$(FIREWALLD_DIR)/policies
 	install -m 644 netcore/firewalld/zones/netcore.xml $(DESTDIR)$(FIREWALLD_DIR)/zones/netcore.xml
 	install -m 644 netcore/firewalld/policies/netcore-in.xml $(DESTDIR)$(FIREWALLD_DIR)/policies/netcore-in.xml

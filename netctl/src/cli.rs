@@ -13,7 +13,8 @@ use crate::docker::SOCKET;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  everything is as it should be, or is again
-  1  something is not (repair-chains --check, show, doctor), or there is no such attachment
+  1  something is not (repair-chains --check, show, doctor, overlay status, overlay peers), or there is
+     no such attachment
   2  the command line, or a file named on it, makes no sense
   3  a part could not be done, or not be told (doctor): the lines say which
   4  nothing could be done: no permission, no records to be read, no nf_tables";
@@ -59,7 +60,7 @@ pub(crate) enum Verb {
     Doctor(DoctorArguments),
     /// Say what attaching a container would do here, without doing it
     Plan(PlanArguments),
-    /// What concerns networks of several nodes
+    /// Look after the nodes of a network that spans several hosts
     #[command(subcommand)]
     Overlay(OverlayVerb),
     /// Print completions for a shell
@@ -75,9 +76,46 @@ pub(crate) enum Verb {
     },
 }
 
-/// What can be asked about networks of several nodes.
+/// What can be asked about an overlay.
 #[derive(Debug, Subcommand)]
 pub(crate) enum OverlayVerb {
+    /// Follow the source, and keep this node's ways to the others as it says
+    ///
+    /// With etcd, the node gets its subnet here. When etcd is away, what was known stays; a node goes
+    /// when it withdraws, never because nothing is heard of it. With a file, an edit is applied as
+    /// soon as it is written. Runs until it is told to stop, and tells systemd when it is ready.
+    Agent {
+        /// Which network, and for which node
+        #[command(flatten)]
+        overlay: OverlayArguments,
+        /// By which address other nodes reach this one, or the interface that has it; the link of the
+        /// default route without
+        #[arg(long, value_name = "ADDRESS")]
+        underlay: Option<String>,
+    },
+    /// Show who is in the overlays of this host, when their sources were heard last, and what is not as
+    /// it should be
+    Status(NetworkArgument),
+    /// Show who is in an overlay by its source, now
+    Peers(OverlayArguments),
+    /// Have etcd give this node its subnet, without following what becomes of the others
+    Join {
+        /// Which network, and which node
+        #[command(flatten)]
+        overlay: OverlayArguments,
+        /// As for the agent
+        #[arg(long, value_name = "ADDRESS")]
+        underlay: Option<String>,
+    },
+    /// Give the subnet of a node back, this one or one that will not return
+    Leave {
+        /// Which network, and which node
+        #[command(flatten)]
+        overlay: OverlayArguments,
+        /// Also when containers have addresses of it, or the node's agent is at work
+        #[arg(long)]
+        force: bool,
+    },
     /// Print the public key that the other nodes of an encrypted network have to know this one by
     ///
     /// It is the `publicKey` of this node's entry in the file of peers. The key is made when it is first
@@ -86,6 +124,17 @@ pub(crate) enum OverlayVerb {
         /// The network's name
         network: Name,
     },
+}
+
+/// Which overlay, and which of its nodes.
+#[derive(Debug, Args)]
+pub(crate) struct OverlayArguments {
+    /// The configuration that the runtime attaches containers by
+    #[arg(long, value_name = "CONFLIST")]
+    pub(crate) config: PathBuf,
+    /// The node; NETCORE_NODE or the host's name without. A file says it itself
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<Name>,
 }
 
 /// Which network.

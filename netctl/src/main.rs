@@ -9,11 +9,13 @@ mod docker_rules;
 mod docker_tables;
 mod doctor;
 mod exit;
-mod key;
 mod output;
+mod overlay;
 mod pages;
 mod plan;
 mod repair;
+mod stop;
+mod supervisor;
 mod watch;
 
 use std::process::ExitCode;
@@ -21,7 +23,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use netcore::Engine;
 
-use crate::cli::{Cli, OverlayVerb, Verb};
+use crate::cli::{Cli, Verb};
 use crate::exit::{Exit, Failure};
 
 fn main() -> ExitCode {
@@ -52,7 +54,10 @@ async fn answer(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Show { attachment } => attachments::show(&Engine::open()?, attachment, json).await,
         Verb::Doctor(arguments) => doctor::doctor(&Engine::open()?, arguments, json).await,
         Verb::Plan(arguments) => plan::plan(&Engine::open()?, arguments, json).await,
-        Verb::Overlay(OverlayVerb::Key { network }) => key::key(&Engine::open()?, network, json),
+        Verb::Overlay(verb) => {
+            allow_many_files();
+            overlay::answer(verb, json).await
+        }
         Verb::Completions { shell } => pages::completions(*shell),
         Verb::Man { directory } => pages::man(directory),
     }

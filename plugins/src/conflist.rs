@@ -1,7 +1,7 @@
 //! Configuration lists as they lie in `/etc/cni/net.d`, for those who want to know what they
 //! would lead to without being called by a runtime.
 
-use netcore::driver::{Bridge, Container, Driver, Host, Macvlan, None as NoNetwork};
+use netcore::driver::{Bridge, Container, Driver, Host, Macvlan, None as NoNetwork, Overlay};
 use netcore::model::Network;
 use netcore::{Error, Result};
 use serde_json::{Map, Value};
@@ -55,6 +55,7 @@ fn member(keys: Map<String, Value>) -> Result<Member> {
         Macvlan::TYPE => Some(network::<Macvlan>(keys)?),
         Host::TYPE => Some(network::<Host>(keys)?),
         Container::TYPE => Some(network::<Container>(keys)?),
+        Overlay::TYPE => Some(network::<Overlay>(keys)?),
         NoNetwork::TYPE | "loopback" => Some(network::<NoNetwork>(keys)?),
         _ => None,
     };

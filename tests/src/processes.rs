@@ -91,14 +91,17 @@ impl Daemon {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Asks it to end (`SIGTERM`), and waits until it has.
+    /// Asks it to end, and waits until it has; what it said.
     ///
     /// # Panics
     /// When it cannot be asked.
-    pub fn terminate(mut self) {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM)
-            .expect("ask a process to end");
-        let _ = self.child.wait();
+    pub fn terminate(mut self) -> String {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("ask a process to end");
+        self.child.wait().expect("wait for a process to end");
+        // It has said all it will.
+        let _ = self.listener.take().map(JoinHandle::join);
+        self.said()
     }
 
     /// What it has said so far.

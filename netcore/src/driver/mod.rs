@@ -20,7 +20,7 @@ use crate::model::{
 };
 
 pub use bridge::BridgeNetwork;
-pub use overlay::{anywhere, located, ways};
+pub use overlay::{anywhere, located, tunnel, ways};
 
 /// What the kernel should hold for one attachment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -10,6 +10,7 @@
 mod attached;
 mod diagnose;
 mod firewalld;
+mod follow;
 mod overlay;
 mod patience;
 mod preview;
@@ -39,6 +40,7 @@ use crate::store::{DEFAULT_DIRECTORY, Lock, Record, Store};
 pub use crate::store::Record as Standing;
 pub use attached::{Attached, Interface};
 pub use diagnose::{Cure, Diagnosis, Passed, Stopped};
+pub use follow::{Follower, Heard};
 pub use preview::Preview;
 pub use repair::{Outcome, Repair, RepairOptions, Repaired};
 pub use shares::Share;
@@ -88,6 +90,12 @@ impl<K: Kernel> Engine<K> {
     #[must_use]
     pub fn with_snapshots(self, snapshots: Snapshots) -> Self {
         Self { snapshots, ..self }
+    }
+
+    /// What is known of overlays.
+    #[must_use]
+    pub fn snapshots(&self) -> &Snapshots {
+        &self.snapshots
     }
 
     /// Has addresses of networks whose `ipam` is none of ours handed out by `delegate`.

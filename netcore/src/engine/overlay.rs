@@ -49,7 +49,7 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// This node's key, which the others have to know: what they are told has to be it.
-    fn own_key(&self, network: &Name, own: &Peer) -> Result<NodeKey> {
+    pub(super) fn own_key(&self, network: &Name, own: &Peer) -> Result<NodeKey> {
         let key = self.snapshots.key(network)?;
         if own.public_key == Some(key.public) {
             return Ok(key);
@@ -101,7 +101,7 @@ impl<K: Kernel> Engine<K> {
 
 /// The ways that are there. Another overlay's routes may lead into the same range: they are over
 /// another tunnel.
-async fn seen<K: Kernel>(kernel: &K, config: &OverlayConfig) -> Result<State> {
+pub(super) async fn seen<K: Kernel>(kernel: &K, config: &OverlayConfig) -> Result<State> {
     let device = config.device();
     let underlay = config.local.as_ref().map(|local| &local.underlay.link);
     let mut actual = kernel.ways(&device, &config.cidr).await?;

@@ -37,6 +37,7 @@ mod memory;
 mod neighbour;
 mod netns;
 pub mod nft;
+mod notices;
 mod requests;
 mod route;
 mod rtnl;
@@ -56,6 +57,7 @@ pub use inspect::Inspect;
 pub use linux::Linux;
 pub use memory::Memory;
 pub use netns::Netns;
+pub use notices::{Notice, Notices};
 pub use route::PROTOCOL as ROUTE_PROTOCOL;
 
 /// What the engine asks of a kernel.

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use super::address::family;
 use super::batch::Request;
 use super::linux::Linux;
+use super::notices::Notice;
 use super::route::PROTOCOL;
 use super::rtnl::{Refusal, Rtnl, forgive};
 use super::seen::{self, Interfaces};
@@ -128,6 +129,18 @@ pub(super) async fn entries(
         mac.is_unicast().then_some(FdbEntry { place, link: link.clone(), mac, to: destination(message)? })
     };
     Ok(answers.iter().filter_map(entry).collect())
+}
+
+/// What `message` is about, if it is a neighbour or a forwarding entry.
+pub(super) fn notice(message: &NeighbourMessage) -> Option<Notice> {
+    let mac = message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok().map(Mac),
+        _ => None,
+    });
+    match message.header.family {
+        AddressFamily::Bridge => Some(Notice::Entry(mac?, destination(message))),
+        _ => Some(Notice::Neighbour(destination(message)?, mac)),
+    }
 }
 
 async fn dump(rtnl: &Rtnl, family: AddressFamily, index: u32) -> Result<Vec<RouteNetlinkMessage>, Refusal> {

@@ -173,6 +173,13 @@ pub(super) async fn into(rtnl: &Rtnl, ranges: &[IpNetwork]) -> Result<Vec<(u32, 
     Ok(routes)
 }
 
+/// Where the route of `message` leads, and, if it is ours, by which gateway; of the main table.
+pub(super) fn leads(message: &RouteMessage) -> Option<(IpNetwork, Option<Option<IpAddr>>)> {
+    let route = Present::from_message(message)?.into_iter().next()?;
+    let ours = route.protocol == PROTOCOL;
+    (route.table == Route::MAIN_TABLE).then_some((route.destination, ours.then_some(route.gateway)))
+}
+
 fn key(destination: IpNetwork) -> (IpAddr, u8) {
     (destination.network(), destination.prefix())
 }

@@ -3,6 +3,7 @@
 //! kinds). Nothing here reads or writes anything; every other room builds on these values.
 
 mod attachment;
+mod etcd;
 mod firewalld;
 mod flow;
 mod guard;
@@ -28,6 +29,7 @@ pub mod vlan;
 mod wireguard;
 
 pub use attachment::{Attachment, PortMapping, Protocol};
+pub use etcd::{EtcdSource, EtcdTls, Password};
 pub use firewalld::{ForwardPort, ZoneBinding};
 pub use flow::{End, Flow, InvalidFlow};
 pub use guard::{Check, Source, Table, link_local};
@@ -46,7 +48,7 @@ pub use object::{
     Address, Bridge, FdbEntry, Key, Link, LinkKind, NatRule, Neighbour, Object, Phase, Place, Port, Rivals, Route,
     State, Sysctl, Veth, Vxlan,
 };
-pub use overlay::{Encryption, EtcdSource, LocalNode, NodeKey, OverlayConfig, PeerSource, Underlay};
+pub use overlay::{Encryption, LocalNode, NodeKey, OverlayConfig, PeerSource, Underlay};
 pub use owner::{AttachmentId, Mark};
 pub use peer::Peer;
 pub use rules::Rules;

@@ -8,7 +8,7 @@ use ipnetwork::IpNetwork;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::{BridgeConfig, InterfaceName, Isolation, Mac, Name, PublicKey};
+use super::{BridgeConfig, EtcdSource, InterfaceName, Isolation, Mac, Name, PublicKey};
 
 /// The settings of an overlay: those of the bridge that its containers are on, and how the
 /// bridges of the nodes find each other.
@@ -26,6 +26,10 @@ pub struct OverlayConfig {
     pub cidr: Vec<IpNetwork>,
     /// Where it is written down which node has which subnet.
     pub source: PeerSource,
+    /// How large the subnets are that nodes take out of a registry, as prefix lengths: one, or a list
+    /// in the order of `cidr`. Without, 24 for IPv4 and 64 for IPv6.
+    #[serde(default, deserialize_with = "one_or_several_lengths", skip_serializing_if = "Vec::is_empty")]
+    pub subnet_len: Vec<u8>,
     /// Traffic that leaves the cluster's range gets the host's address.
     #[serde(default)]
     pub ip_masq: bool,
@@ -89,17 +93,7 @@ pub enum PeerSource {
     /// A TOML file that the administrator brings to every node.
     File(PathBuf),
     /// etcd, followed by the node's agent.
-    Etcd(EtcdSource),
-}
-
-/// Where the agent finds etcd.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct EtcdSource {
-    /// The members' URLs.
-    pub endpoints: Vec<String>,
-    /// What the network's keys start with.
-    pub prefix: String,
+    Etcd(Box<EtcdSource>),
 }
 
 /// What this node is in an overlay: enough to say what its kernel should hold.
@@ -145,6 +139,13 @@ impl OverlayConfig {
 
     fn default_port() -> u16 {
         4789
+    }
+
+    /// How large a node's subnet of the range at `position` of `cidr` is, as a prefix length.
+    #[must_use]
+    pub fn subnet_length(&self, position: usize) -> u8 {
+        let v6 = self.cidr.get(position).is_some_and(IpNetwork::is_ipv6);
+        self.subnet_len.get(position).copied().unwrap_or(if v6 { 64 } else { 24 })
     }
 
     /// The tunnel's interface name: one a VNI.
@@ -198,6 +199,20 @@ impl Underlay {
         };
         self.mtu.saturating_sub(carrier + 8 + tunnel)
     }
+}
+
+/// One number, or a list of them.
+fn one_or_several_lengths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a prefix length, or a list with one for each range of cidr")]
+    enum Lengths {
+        One(u8),
+        Several(Vec<u8>),
+    }
+    Ok(match Lengths::deserialize(deserializer)? {
+        Lengths::One(length) => vec![length],
+        Lengths::Several(lengths) => lengths,
+    })
 }
 
 /// One text, or a list of them.

@@ -15,7 +15,7 @@ use crate::model::{Mac, Name, OverlayConfig, Peer, PublicKey};
 pub fn accept(config: &OverlayConfig, node: &Name, mut peers: Vec<Peer>) -> (Vec<Peer>, Vec<Error>) {
     peers.sort_by_key(|peer| peer.generation);
     let own = peers.iter().find(|peer| peer.node == *node);
-    let mut claims = Claims { own_family: own.map(|own| own.underlay.is_ipv6()), ..Claims::default() };
+    let mut claims = Claims::beside(own);
     let mut faults = Vec::new();
     peers.retain(|peer| match alone(config, peer).and_then(|()| claims.make(peer)) {
         Ok(()) => true,
@@ -32,7 +32,7 @@ fn fault(peer: &Peer, key: &str, value: impl std::fmt::Display, expected: impl I
 }
 
 /// Whether what `peer` says makes sense, whatever the others say.
-fn alone(config: &OverlayConfig, peer: &Peer) -> Result<()> {
+pub(super) fn alone(config: &OverlayConfig, peer: &Peer) -> Result<()> {
     let ranges = || config.cidr.iter().map(IpNetwork::to_string).collect::<Vec<_>>().join(" or ");
     if peer.vni != config.vni {
         return Err(fault(peer, "vni", peer.vni, format!("the network's VNI {}", config.vni)));
@@ -84,8 +84,8 @@ fn alone(config: &OverlayConfig, peer: &Peer) -> Result<()> {
 }
 
 /// Who has what.
-#[derive(Default)]
-struct Claims {
+#[derive(Debug, Default)]
+pub(super) struct Claims {
     own_family: Option<bool>,
     nodes: HashSet<Name>,
     underlays: HashMap<IpAddr, Name>,
@@ -96,7 +96,13 @@ struct Claims {
 }
 
 impl Claims {
-    fn make(&mut self, peer: &Peer) -> Result<()> {
+    /// None yet, beside what the node itself is, which decides about the underlay's family.
+    pub(super) fn beside(own: Option<&Peer>) -> Self {
+        Self { own_family: own.map(|own| own.underlay.is_ipv6()), ..Self::default() }
+    }
+
+    /// Enters what `peer` has, unless somebody has it.
+    pub(super) fn make(&mut self, peer: &Peer) -> Result<()> {
         if self.nodes.contains(&peer.node) {
             return Err(fault(
                 peer,
@@ -134,6 +140,19 @@ impl Claims {
             self.subnets.insert(subnet.network(), (*subnet, peer.node.clone()));
         }
         Ok(())
+    }
+
+    /// Strikes out what `peer` had, which is in here.
+    pub(super) fn release(&mut self, peer: &Peer) {
+        self.nodes.remove(&peer.node);
+        self.underlays.remove(&peer.underlay);
+        self.macs.remove(&peer.mac);
+        if let Some(key) = &peer.public_key {
+            self.keys.remove(key);
+        }
+        for subnet in &peer.subnets {
+            self.subnets.remove(&subnet.network());
+        }
     }
 
     fn overlapping(&self, subnet: &IpNetwork) -> Option<&(IpNetwork, Name)> {

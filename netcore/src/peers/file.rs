@@ -19,7 +19,7 @@ use std::env;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
 use serde::Deserialize;
@@ -90,7 +90,7 @@ impl Source for File {
         }
         let node = match document.node {
             Some(node) => node,
-            None => this_node(&self.path)?,
+            None => this_node(&format!("set `node` in {}", self.path.display()))?,
         };
         let peer = |entry: Entry| Peer {
             mac: Peer::endpoint_mac(&entry.node, config.vni),
@@ -106,12 +106,15 @@ impl Source for File {
     }
 }
 
-/// The name of this node where a source does not say it: `NETCORE_NODE`, or the host's.
-fn this_node(file: &Path) -> Result<Name> {
+/// The name of this node where a source does not say it: `NETCORE_NODE`, or the host's. `way_out` is
+/// what to do when that is none.
+///
+/// # Errors
+/// [`Error::Invalid`] when it is not a node's name.
+pub fn this_node(way_out: &str) -> Result<Name> {
     let (origin, name) = match env::var(NODE_VARIABLE) {
         Ok(name) if !name.is_empty() => (NODE_VARIABLE, name),
         _ => ("the host's name", rustix::system::uname().nodename().to_string_lossy().into_owned()),
     };
-    let expected = format!("a node's name; set `node` in {}", file.display());
-    Name::new(&name).map_err(|_| Error::invalid(origin, format!("{name:?}"), expected))
+    Name::new(&name).map_err(|_| Error::invalid(origin, format!("{name:?}"), format!("a node's name; {way_out}")))
 }

@@ -9,6 +9,8 @@
 mod accept;
 mod file;
 mod key;
+mod registry;
+mod roll;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -17,7 +19,9 @@ use crate::error::{Error, Result};
 use crate::model::{Name, OverlayConfig, Peer, PeerSource};
 
 pub use accept::accept;
-pub use file::File;
+pub use file::{File, this_node};
+pub use registry::{Entry, Event, Keys, Registration, Registry, Said};
+pub use roll::{Change, Roll};
 pub use snapshot::{DEFAULT_DIRECTORY, Snapshot, Snapshots};
 
 /// Where it is written down which node has which subnet.

@@ -116,6 +116,38 @@ fn what_was_good_last_stays() {
     assert!(error.contains("version 2") && error.contains("mesh.json"), "{error}");
 }
 
+#[test]
+fn changes_are_added_behind_a_snapshot_and_a_torn_one_does_not_count() {
+    let directory = tempfile::tempdir().unwrap();
+    let snapshots = Snapshots::new(directory.path());
+    let mesh = name("mesh");
+    let (a, b) = (peer("a", &["10.1.0.0/24"], "192.0.2.11"), peer("b", &["10.2.0.0/24"], "192.0.2.12"));
+    let moved = Peer { underlay: "192.0.2.22".parse().unwrap(), ..b.clone() };
+    let c = peer("c", &["10.3.0.0/24"], "192.0.2.13");
+    let _lock = snapshots.lock(&mesh).unwrap();
+    assert!(snapshots.append(&mesh, &Change::default()).is_err(), "nothing is there to add to");
+    snapshots.commit(&mesh, &Snapshot::new(name("a"), vec![a.clone(), b.clone()])).unwrap();
+    let change = Change { gone: vec![b.clone()], come: vec![moved.clone(), c.clone()] };
+    snapshots.append(&mesh, &change).unwrap();
+    let peers = |snapshots: &Snapshots| snapshots.load(&mesh).unwrap().unwrap().peers;
+    assert_eq!(peers(&snapshots), [a.clone(), moved.clone(), c.clone()]);
+    let whole = fs::read(snapshots.path(&mesh)).unwrap();
+    snapshots.append(&mesh, &Change { gone: vec![a.clone()], come: Vec::new() }).unwrap();
+    assert_eq!(peers(&snapshots), [moved.clone(), c.clone()]);
+    let longer = fs::read(snapshots.path(&mesh)).unwrap();
+    for end in whole.len()..longer.len() {
+        fs::write(snapshots.path(&mesh), &longer[..end]).unwrap();
+        assert_eq!(peers(&snapshots), [a.clone(), moved.clone(), c.clone()]);
+    }
+    // As it was written before there were changes.
+    fs::write(snapshots.path(&mesh), whole.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
+    assert_eq!(peers(&snapshots), [a, b]);
+    assert_eq!(snapshots.networks().unwrap(), std::slice::from_ref(&mesh));
+    snapshots.remove(&mesh).unwrap();
+    snapshots.remove(&mesh).unwrap();
+    assert_eq!(snapshots.load(&mesh).unwrap(), None);
+}
+
 /// The words of the steps from what is there for `before` to what `after` wants.
 fn steps(config: &OverlayConfig, before: &[Peer], after: &[Peer]) -> Vec<String> {
     let (before, after) = (crate::driver::ways(config, before), crate::driver::ways(config, after));

@@ -2,8 +2,6 @@
 
 mod firewalld;
 mod log;
-mod stop;
-mod supervisor;
 
 use std::pin::pin;
 use std::time::Duration;
@@ -14,10 +12,10 @@ use netcore::engine::{Mended, Outcome, Watch};
 
 use self::firewalld::Firewalld;
 use self::log::Log;
-use self::stop::Stop;
-use self::supervisor::Supervisor;
 use crate::cli::WatchArguments;
 use crate::exit::{Exit, Failure};
+use crate::stop::Stop;
+use crate::supervisor::Supervisor;
 
 /// Watches, and says what it did.
 pub(crate) async fn watch(engine: &Engine, arguments: &WatchArguments, json: bool) -> Result<Exit, Failure> {

@@ -44,10 +44,13 @@ pub(super) fn validate(config: &OverlayConfig, network: &Network) -> Result<()> 
         PeerSource::File(path) if !path.is_absolute() => {
             return Err(Error::invalid("source.file", path.display(), "an absolute path"));
         }
-        PeerSource::Etcd(etcd) if etcd.endpoints.is_empty() => {
-            return Err(Error::invalid("source.etcd.endpoints", "nothing", "a list of URLs"));
+        PeerSource::Etcd(etcd) => {
+            if let Some((key, value, expected)) = etcd.fault() {
+                return Err(Error::invalid(format!("source.etcd.{key}"), value, expected));
+            }
+            validate_lengths(config)?;
         }
-        _ => {}
+        PeerSource::File(_) => {}
     }
     if config.internal && config.direct_routing {
         let expected = "compatible with directRouting, by which containers leave the host: set one of the two";
@@ -57,6 +60,22 @@ pub(super) fn validate(config: &OverlayConfig, network: &Network) -> Result<()> 
         return Err(Error::invalid("ipam", "a section", "absent: an overlay gives out its node's own subnet"));
     }
     bridge::validate(&config.bridge(&network.name), network)
+}
+
+/// Whether a node's part of each range is one: within it, and with room for containers.
+fn validate_lengths(config: &OverlayConfig) -> Result<()> {
+    if config.subnet_len.len() > config.cidr.len() {
+        let expected = "no longer than cidr: one prefix length for each range";
+        return Err(Error::invalid("subnetLen", "a list", expected));
+    }
+    for (position, range) in config.cidr.iter().enumerate() {
+        let (length, most) = (config.subnet_length(position), if range.is_ipv4() { 30 } else { 126 });
+        if length < range.prefix() || length > most {
+            let expected = format!("a prefix length from {} to {most}, for {range}", range.prefix());
+            return Err(Error::invalid("subnetLen", length, expected));
+        }
+    }
+    Ok(())
 }
 
 /// `network` as it is on the node `local`: what it gives out, and how large its packets are.
@@ -99,7 +118,7 @@ pub fn anywhere(network: &Network) -> Network {
     network
 }
 
-fn tunnel(config: &OverlayConfig) -> LinkKind {
+fn tunnel_kind(config: &OverlayConfig) -> LinkKind {
     let local = config.local.as_ref();
     match config.encryption {
         None => LinkKind::Vxlan(Vxlan {
@@ -120,6 +139,23 @@ pub(super) fn complete(config: &OverlayConfig, network: &Network, lease: &mut Le
     bridge::complete(&config.bridge(&network.name), lease);
 }
 
+/// The tunnel of `network` on this node, once that is [located](located()).
+#[must_use]
+pub fn tunnel(config: &OverlayConfig, network: &Network) -> Link {
+    let local = config.local.as_ref();
+    Link {
+        place: Place::Host,
+        name: config.device(),
+        kind: tunnel_kind(config),
+        mark: Some(Mark::of_network(&network.name)),
+        // What WireGuard carries has no link-layer addresses.
+        mac: local.filter(|_| config.encryption.is_none()).map(|local| Peer::endpoint_mac(&local.node, config.vni)),
+        mtu: config.effective_mtu(),
+        up: true,
+        port: None,
+    }
+}
+
 pub(super) fn desired(
     config: &OverlayConfig,
     network: &Network,
@@ -128,18 +164,7 @@ pub(super) fn desired(
 ) -> Result<Desired> {
     let mut desired = bridge::desired(&config.bridge(&network.name), network, attachment, lease)?;
     let mark = Mark::of_network(&network.name);
-    let local = config.local.as_ref();
-    desired.network.push(Object::Link(Link {
-        place: Place::Host,
-        name: config.device(),
-        kind: tunnel(config),
-        mark: Some(mark.clone()),
-        // What WireGuard carries has no link-layer addresses.
-        mac: local.filter(|_| config.encryption.is_none()).map(|local| Peer::endpoint_mac(&local.node, config.vni)),
-        mtu: config.effective_mtu(),
-        up: true,
-        port: None,
-    }));
+    desired.network.push(Object::Link(tunnel(config, network)));
     if lease.addresses.iter().any(|leased| leased.address.is_ipv4()) {
         // As for the bridge: the switch of all sets it too, but it can be thrown alone.
         let name = format!("net/ipv4/conf/{}/forwarding", config.device());

@@ -9,14 +9,14 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 /// Hears nothing if nobody wants to.
-pub(super) struct Supervisor {
+pub(crate) struct Supervisor {
     socket: Option<UnixDatagram>,
     /// How often to say that we are alive.
     pace: Option<Duration>,
 }
 
 impl Supervisor {
-    pub(super) fn of_environment() -> Self {
+    pub(crate) fn of_environment() -> Self {
         let socket = env::var_os("NOTIFY_SOCKET").and_then(|address| connect(&address));
         let number = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
         let meant = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
@@ -24,27 +24,27 @@ impl Supervisor {
         Self { socket, pace: patience.map(|patience| Duration::from_micros(patience / 2)) }
     }
 
-    pub(super) fn ready(&self) {
+    pub(crate) fn ready(&self) {
         self.say("READY=1");
     }
 
-    pub(super) fn stopping(&self) {
+    pub(crate) fn stopping(&self) {
         self.say("STOPPING=1");
     }
 
     /// One line for whoever asks how we are.
-    pub(super) fn status(&self, text: &str) {
+    pub(crate) fn status(&self, text: &str) {
         self.say(&format!("STATUS={}", text.replace('\n', " ")));
     }
 
-    pub(super) fn alive(&self) {
+    pub(crate) fn alive(&self) {
         if self.pace.is_some() {
             self.say("WATCHDOG=1");
         }
     }
 
     /// Waits until it is time to say so again.
-    pub(super) async fn tick(&self) {
+    pub(crate) async fn tick(&self) {
         match self.pace {
             Some(pace) => tokio::time::sleep(pace).await,
             None => std::future::pending().await,

@@ -8,11 +8,11 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 /// SIGTERM and SIGINT, as something to wait for.
-pub(super) struct Stop(UnixStream);
+pub(crate) struct Stop(UnixStream);
 
 impl Stop {
     /// From now on, the signals no longer end the process.
-    pub(super) fn on_signals() -> io::Result<Self> {
+    pub(crate) fn on_signals() -> io::Result<Self> {
         let (told, tells) = Pipe::pair()?;
         for signal in [SIGTERM, SIGINT] {
             signal_hook::low_level::pipe::register(signal, tells.try_clone()?)?;
@@ -22,7 +22,7 @@ impl Stop {
     }
 
     /// Waits for one of them.
-    pub(super) async fn told(&mut self) {
+    pub(crate) async fn told(&mut self) {
         // A pipe that cannot be waited for any more is reason enough to end.
         let _ = self.0.ready(Interest::READABLE).await;
     }

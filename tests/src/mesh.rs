@@ -1,0 +1,345 @@
+//! A cluster whose nodes find each other by a real etcd: hosts on one wire, each with an agent, and
+//! one more that etcd runs on.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::etcd::{ADDRESS, Etcd, PKI, PREFIX, Trust};
+use crate::traffic::{Place, Server, serve};
+use crate::{Attachment, Cni, Daemon, Host, Netns, Network, binaries};
+
+/// How long anything may take that needs a connection: what lost one waits before the next.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where a node finds its configuration.
+pub const CONFLIST: &str = "/run/mesh.conflist";
+
+/// Hosts 192.0.2.11, .12 and so on, on one wire with etcd, all in the cluster 10.244.0.0/16,
+/// fd24::/48.
+pub struct Mesh {
+    /// Their registry.
+    pub etcd: Etcd,
+    switch: Host,
+    nodes: Vec<Node>,
+}
+
+/// A host of the cluster, with its agent.
+pub struct Node {
+    /// The host.
+    pub host: Host,
+    /// Its name.
+    pub name: String,
+    /// Its agent, while it runs.
+    pub agent: Option<Daemon>,
+}
+
+impl Mesh {
+    /// A cluster without nodes.
+    #[must_use]
+    pub fn new(trust: Trust) -> Self {
+        let switch = Host::new();
+        switch.run("ip link add wire type bridge && ip link set wire up");
+        let registry = Host::new();
+        plug(&registry, ADDRESS, &switch, "registry");
+        Self { etcd: Etcd::new(registry, trust), switch, nodes: Vec::new() }
+    }
+
+    /// One with `count` nodes that have their subnets.
+    #[must_use]
+    pub fn of(count: usize, trust: Trust) -> Self {
+        let mut mesh = Self::new(trust);
+        for _ in 0..count {
+            mesh.join();
+        }
+        mesh
+    }
+
+    /// One more node, which has its subnet when this returns.
+    pub fn join(&mut self) -> usize {
+        let number = self.add();
+        self.node_mut(number).start();
+        self.await_subnet(number);
+        number
+    }
+
+    /// One more host, without an agent.
+    pub fn add(&mut self) -> usize {
+        let number = self.nodes.len() + 1;
+        let host = Host::new();
+        plug(&host, &format!("192.0.2.{}", 10 + number), &self.switch, &format!("port{number}"));
+        if self.etcd.trust == Trust::Certificates {
+            for name in ["ca.pem", "node.pem", "node.key"] {
+                let path = format!("{PKI}/{name}");
+                let content = self.etcd.host.enter(|| fs::read(&path)).expect("read a certificate");
+                host.enter(|| fs::create_dir_all(PKI).and_then(|()| fs::write(&path, content))).expect("copy it");
+            }
+        }
+        let node = Node { host, name: format!("n{number}"), agent: None };
+        node.configure(&self.network());
+        self.nodes.push(node);
+        number
+    }
+
+    /// Waits until containers could be attached on `node`.
+    pub fn await_subnet(&self, node: usize) {
+        let cni = self.cni(node);
+        let node = self.node(node);
+        let start = std::time::Instant::now();
+        while let Err(failure) = cni.status() {
+            assert!(start.elapsed() < PATIENCE, "{failure}\n{}", node.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The node with that number, from 1.
+    #[must_use]
+    pub fn node(&self, number: usize) -> &Node {
+        &self.nodes[number - 1]
+    }
+
+    /// The same, to start and stop its agent.
+    pub fn node_mut(&mut self, number: usize) -> &mut Node {
+        &mut self.nodes[number - 1]
+    }
+
+    /// The network.
+    #[must_use]
+    pub fn network(&self) -> Network {
+        let overlay = json!({
+            "type": "overlay", "vni": 42, "cidr": ["10.244.0.0/16", "fd24::/48"], "ipMasq": true,
+            "source": self.etcd.source(), "removeEmptyBridge": true,
+        });
+        Network::new("mesh", overlay).version("1.1.0")
+    }
+
+    /// The network on `node`.
+    #[must_use]
+    pub fn cni(&self, node: usize) -> Cni {
+        self.node(node).host.cni(self.network())
+    }
+
+    /// A container on `node`.
+    #[must_use]
+    pub fn container(&self, node: usize, name: &str) -> Container {
+        let netns = self.node(node).host.netns(name);
+        let attachment = self.cni(node).attachment(&netns).added();
+        let server = serve(&netns, name, 80);
+        Container { netns, attachment, _server: server }
+    }
+
+    /// Has etcd know of `nodes` that are not there.
+    pub fn simulate(&self, nodes: std::ops::Range<usize>) {
+        let all: Vec<usize> = nodes.collect();
+        for some in all.chunks(50) {
+            let mut script = "\n".to_owned();
+            for node in some {
+                let subnet = simulated_subnet(*node);
+                script += &format!("put {PREFIX}/subnets/{} m{node}\n", subnet.replace('/', "-"));
+                let record = simulated(*node, &format!("198.18.{}.{}", node / 250, node % 250 + 1));
+                script += &format!("put {PREFIX}/nodes/m{node} {record}\n");
+            }
+            self.etcd.host.enter(|| fs::write("/run/script", script + "\n\n")).expect("write a script");
+            self.etcd.ctl("txn </run/script");
+        }
+    }
+
+    /// Makes `address` that of a node that is not there.
+    pub fn move_simulated(&self, node: usize, address: &str) {
+        self.etcd.ctl(&format!("put {PREFIX}/nodes/m{node} '{}'", simulated(node, address)));
+    }
+
+    /// Waits until every node of `these` knows the way to every other, by its tunnel.
+    pub fn await_ways(&self, these: &[usize]) {
+        for one in these {
+            for other in these.iter().filter(|other| *other != one) {
+                let address = format!("dst 192.0.2.{} ", 10 + other);
+                let node = self.node(*one);
+                let start = std::time::Instant::now();
+                while !node.host.run("bridge fdb show dev vxlan42 || :").contains(&address) {
+                    assert!(start.elapsed() < PATIENCE, "n{one} finds no way to n{other}:\n{}", node.said());
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+        }
+    }
+}
+
+impl Node {
+    /// Writes down what the node's network is.
+    pub fn configure(&self, network: &Network) {
+        self.host.enter(|| fs::write(CONFLIST, network.conflist())).expect("write the configuration");
+    }
+
+    /// Starts its agent.
+    pub fn start(&mut self) {
+        self.start_with(&format!("--node {} --underlay eth0", self.name));
+    }
+
+    /// Starts its agent with other arguments.
+    pub fn start_with(&mut self, arguments: &str) {
+        self.agent = Some(Daemon::start(self.host.namespaces(), &mut agent(arguments)));
+    }
+
+    /// Starts its agent as systemd does, which listens at `socket`, with no more than the
+    /// capabilities that its unit leaves it.
+    ///
+    /// # Panics
+    /// When the unit leaves it all.
+    pub fn start_for_systemd(&mut self, socket: &str) {
+        let unit = include_str!("../../netctl/netctl-overlay@.service");
+        let capabilities = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).expect("a set");
+        let set: String = capabilities.split(' ').map(|name| name.replace("CAP_", ",+").to_lowercase()).collect();
+        let agent = agent(&format!("--node {} --underlay eth0", self.name));
+        let mut command = Command::new("setpriv");
+        command.args(["--no-new-privs", &format!("--bounding-set=-all{set}")]);
+        command.arg(agent.get_program()).args(agent.get_args());
+        self.agent = Some(Daemon::start(self.host.namespaces(), command.env("NOTIFY_SOCKET", socket)));
+    }
+
+    /// Kills its agent, which has no chance to say anything.
+    pub fn kill(&mut self) {
+        self.agent = None;
+    }
+
+    /// What its agent said.
+    #[must_use]
+    pub fn said(&self) -> String {
+        self.agent.as_ref().map(Daemon::said).unwrap_or_default()
+    }
+
+    /// Waits until its agent has said `words`.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn await_words(&self, words: &str) {
+        let start = std::time::Instant::now();
+        while !self.said().contains(words) {
+            assert!(start.elapsed() < PATIENCE, "{}: {words:?} was not said:\n{}", self.name, self.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn agent(arguments: &str) -> Command {
+    let mut command = Command::new(binaries::under_test().join("netctl"));
+    command.args(["overlay", "agent", "--config", CONFLIST]).args(arguments.split_whitespace());
+    command
+}
+
+/// A container that serves its name on port 80.
+pub struct Container {
+    /// Its namespace.
+    pub netns: Netns,
+    /// What attached it.
+    pub attachment: Attachment,
+    _server: Server,
+}
+
+impl Container {
+    /// Its IPv4 address.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.attachment.addresses()[0]
+    }
+}
+
+fn simulated_subnet(node: usize) -> String {
+    format!("fd24:0:0:{:x}::/64", 0x100 + node)
+}
+
+/// What a node that is not there says about itself.
+fn simulated(node: usize, address: &str) -> Value {
+    let mac = format!("02:ff:00:00:{:02x}:{:02x}", node / 256, node % 256);
+    json!({
+        "version": 1, "node": format!("m{node}"), "subnets": [simulated_subnet(node)], "underlay": address,
+        "mac": mac, "vni": 42, "port": 4789,
+    })
+}
+
+/// Connects `host` to `switch`, as eth0 with `address`.
+fn plug(host: &Host, address: &str, switch: &Host, port: &str) {
+    host.run("ip link add eth0 type veth peer name port");
+    // A process that stands in the other namespace gives it a name that `ip` takes.
+    let mut anchor = switch.enter(|| Command::new("sleep").arg("60").spawn()).expect("start sleep");
+    host.run(&format!("ip link set port netns {} name {port}", anchor.id()));
+    let _ = anchor.kill();
+    let _ = anchor.wait();
+    switch.run(&format!("ip link set {port} master wire up"));
+    host.run(&format!("ip addr add {address}/24 dev eth0 && ip link set eth0 up"));
+}
+
+/// A ping every ten milliseconds, from when it is made until [`Pings::stop`].
+pub struct Pings {
+    child: Child,
+    output: Option<JoinHandle<String>>,
+}
+
+impl Pings {
+    /// Begins with it.
+    ///
+    /// # Panics
+    /// When `ping` cannot be started.
+    #[must_use]
+    pub fn start(from: &impl Place, to: IpAddr) -> Self {
+        let mut command = Command::new("ping");
+        command.args(["-n", "-i", "0.01", &to.to_string()]).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).env("PATH", crate::host::PATH);
+        let mut child = from.place().enter(|| command.spawn()).expect("start ping");
+        let output = child.stdout.take().expect("piped");
+        let output = std::thread::spawn(move || std::io::read_to_string(output).unwrap_or_default());
+        Self { child, output: Some(output) }
+    }
+
+    /// Ends it.
+    ///
+    /// # Panics
+    /// When one was not answered.
+    pub fn stop(mut self) -> usize {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::INT).expect("stop ping");
+        let output = self.output.take().map(|output| output.join().expect("its output")).unwrap_or_default();
+        let number = |line: &str| line.split_once("icmp_seq=")?.1.split(' ').next()?.parse::<usize>().ok();
+        let answered: Vec<usize> = output.lines().filter_map(number).collect();
+        // The last one may have been under way.
+        let missing: Vec<usize> =
+            (1..answered.last().copied().unwrap_or(0)).filter(|one| !answered.contains(one)).collect();
+        assert!(missing.is_empty(), "{} of {} pings were lost: {missing:?}", missing.len(), answered.len());
+        assert!(!answered.is_empty(), "no ping was answered: {output}");
+        answered.len()
+    }
+}
+
+impl Drop for Pings {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One megabyte from `from` to `address`, which is `to`'s, counted there.
+///
+/// # Panics
+/// When some of it is lost.
+pub fn send_a_megabyte(from: &impl Place, to: &Netns, address: IpAddr) {
+    use std::io::{Read, Write};
+    let length = 1 << 20;
+    let listener = to.place().enter(|| TcpListener::bind(SocketAddr::new(address, 9000))).expect("listen");
+    let receiver = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).expect("the whole of it");
+        all.len()
+    });
+    from.place().enter(|| {
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address, 9000), PATIENCE).expect("connect");
+        stream.write_all(&vec![7; length]).expect("send");
+    });
+    assert_eq!(receiver.join().expect("counted"), length);
+}
