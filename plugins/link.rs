@@ -24,9 +24,9 @@ fn main() {
     println!("cargo:rerun-if-changed=../plugins/link.rs");
     let Ok(archives) = std::env::var("DEP_NETCORE_PLUGINS_ARCHIVES") else { return };
     println!("cargo:rustc-link-search=native={archives}");
-    println!("cargo:rustc-link-arg-bins=-static");
-    println!("cargo:rustc-link-arg-bins=-no-pie");
+    println!("cargo:rustc-link-arg=-static");
+    println!("cargo:rustc-link-arg=-no-pie");
     for name in NEVER_CALLED {
-        println!("cargo:rustc-link-arg-bins=-Wl,--defsym={name}=abort");
+        println!("cargo:rustc-link-arg=-Wl,--defsym={name}=abort");
     }
 }
