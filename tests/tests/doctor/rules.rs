@@ -1,10 +1,9 @@
 //! Rules of everybody's: named as those who made them know them, and got past without taking any away.
 
-use std::time::Duration;
-
+use netcore_tests::firewalld::{Backend, Firewalld};
 use netcore_tests::netctl::netctl;
 use netcore_tests::traffic::{nobody_answers, serve, who_answers};
-use netcore_tests::{Host, Network, Outside, Publish, binaries, skip, wait_for};
+use netcore_tests::{Host, Network, Outside, Publish, skip};
 use serde_json::json;
 
 use super::{ALL, Fault, HOST, IN, LOCAL, OUT, SIDEWAYS, SUBNETS, World, inside, on_host, prove};
@@ -205,40 +204,30 @@ fn isolation_is_named_as_what_the_configuration_asks_for() {
 /// firewalld, by its zones and in its own words.
 #[test]
 fn what_firewalld_rejects_is_named_by_its_zone() {
-    for program in ["firewalld", "firewall-cmd", "dbus-daemon"] {
-        if !binaries::installed(program) {
-            skip!("{program} is not installed");
-        }
+    if let Some(reason) = Firewalld::missing() {
+        skip!("{reason}");
     }
-    for backend in ["nftables", "iptables"] {
+    for backend in Backend::ALL {
         let world = World::on(Host::with_processes(), Network::bridge("web", SUBNETS));
         let _server = serve(&world.host, "host", 7777);
-        world.host.run(&format!(
-            "mkdir -p /run/firewalld /run/log /run/dbus; cp -a /etc/firewalld/. /run/firewalld/
-             mount --bind /run/firewalld /etc/firewalld; mount --bind /run/log /var/log
-             sed -i 's/^FirewallBackend=.*/FirewallBackend={backend}/' /etc/firewalld/firewalld.conf
-             dbus-daemon --system --fork; firewalld --nofork --nopid >/run/firewalld.log 2>&1 &"
-        ));
-        wait_for("firewalld runs", Duration::from_secs(60), || {
-            world.host.try_run("firewall-cmd --state").status.success()
-        });
+        let _firewalld = Firewalld::on(&world.host, backend);
         // What is published is translated, which is reason enough for firewalld.
         assert_eq!(who_answers(&*world.outside, Outside::HOST_V4, 8080), "web-1");
         world.passes(IN.flow);
         // In iptables, we let our own pass by ourselves.
         let out = match backend {
-            "iptables" => "netctl repair-chains",
-            _ => "firewall-cmd --zone=trusted --change-interface=web",
+            Backend::Iptables => "netctl repair-chains",
+            Backend::Nftables => "firewall-cmd --zone=netcore --change-interface=web",
         };
         for (stops, what) in [(&OUT, out), (&HOST, "--add-port=7777/tcp")] {
-            assert!(!(stops.from)(&world).asks(stops.to, stops.port), "{backend}: {}", stops.flow);
+            assert!(!(stops.from)(&world).asks(stops.to, stops.port), "{backend:?}: {}", stops.flow);
             let (code, told, cure) = world.diagnose(stops.flow);
-            assert_eq!(code, 1, "{backend}: {told}");
-            assert!(told.contains("which is of zone public of firewalld, rejects it"), "{backend}: {told}");
+            assert_eq!(code, 1, "{backend:?}: {told}");
+            assert!(told.contains("which is of zone public of firewalld, rejects it"), "{backend:?}: {told}");
             let cure = cure.expect("a command");
-            assert!(cure.contains(what), "{backend}: {cure}");
+            assert!(cure.contains(what), "{backend:?}: {cure}");
             world.cure(&cure);
-            assert!((stops.from)(&world).asks(stops.to, stops.port), "{backend}: `{cure}` is no cure");
+            assert!((stops.from)(&world).asks(stops.to, stops.port), "{backend:?}: `{cure}` is no cure");
             world.passes(stops.flow);
         }
     }

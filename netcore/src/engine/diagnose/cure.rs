@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use super::Cure;
 use super::evaluate::Blame;
 use super::packet::{Packet, Wire};
-use crate::model::Scene;
 use crate::model::rules::{Backend, Family, Hook};
+use crate::model::{Scene, ZoneBinding};
 
 /// The table of firewalld.
 const FIREWALLD: &str = "firewalld";
@@ -53,7 +53,7 @@ pub(super) fn remove(blame: &Blame) -> Cure {
 /// Lets `packet`, and what is like it, past what stops it.
 pub(super) fn admit(blame: &Blame, packet: &Packet, scene: &Scene, on_host: bool) -> Cure {
     if let (Some(zone), true) = (zone(blame), on_host) {
-        return firewalld(blame, zone, packet);
+        return firewalld(blame, zone, packet, scene);
     }
     let Blame { family, table, chain, .. } = blame;
     let is_ours = table == OURS || chain.starts_with(OUR_CHAINS);
@@ -108,7 +108,7 @@ fn zone(blame: &Blame) -> Option<&str> {
 }
 
 /// firewalld's own terms (firewall-cmd(1)).
-fn firewalld(blame: &Blame, zone: &str, packet: &Packet) -> Cure {
+fn firewalld(blame: &Blame, zone: &str, packet: &Packet, scene: &Scene) -> Cure {
     let twice = |arguments: String| format!("firewall-cmd {arguments} && firewall-cmd --permanent {arguments}");
     let zone = if zone.is_empty() { String::new() } else { format!("--zone={zone} ") };
     Cure::Command(match (blame.hook, &packet.came_by) {
@@ -118,7 +118,11 @@ fn firewalld(blame: &Blame, zone: &str, packet: &Packet) -> Cure {
              firewall-cmd --reload"
                 .to_owned()
         }
-        (Hook::Forward, Some(came_by)) => twice(format!("--zone=trusted --change-interface={}", came_by.name)),
+        (Hook::Forward, Some(came_by)) => {
+            let is_bridge = scene.by_index(came_by.index).is_some_and(|found| found.kind == "bridge");
+            let zone = if is_bridge { ZoneBinding::ZONE } else { "trusted" };
+            twice(format!("--zone={zone} --change-interface={}", came_by.name))
+        }
         _ => twice(format!("{zone}--add-port={}/{}", packet.destination.port(), packet.protocol)),
     })
 }
