@@ -57,12 +57,18 @@ fn reaches(one: &Container, other: &Container, after: &str) {
 
 /// Whether a frame is one of WireGuard's, or what neighbours have to say before there can be any.
 fn is_discreet(frame: &[u8]) -> bool {
-    let [a, b] = [frame[12], frame[13]];
-    let (transport, protocol) = match u16::from_be_bytes([a, b]) {
-        0x0806 => return true,
-        0x0800 => (&frame[14 + usize::from(frame[14] & 15) * 4..], frame[23]),
-        0x86dd => (&frame[54..], frame[20]),
-        _ => return false,
+    match u16::from_be_bytes([frame[12], frame[13]]) {
+        0x0806 => true,
+        0x0800 | 0x86dd => is_discreet_packet(&frame[14..]),
+        _ => false,
+    }
+}
+
+/// As [`is_discreet`], of an IP packet.
+fn is_discreet_packet(packet: &[u8]) -> bool {
+    let (protocol, transport) = match packet[0] >> 4 {
+        4 => (packet[9], &packet[usize::from(packet[0] & 15) * 4..]),
+        _ => (packet[6], &packet[40..]),
     };
     match protocol {
         // UDP of its port, with one of its four messages (whitepaper, section 5.4).
@@ -70,6 +76,9 @@ fn is_discreet(frame: &[u8]) -> bool {
             let port = |place: usize| u16::from_be_bytes([transport[place], transport[place + 1]]);
             (port(0), port(2)) == (4789, 4789) && matches!(transport[8..12], [1..=4, 0, 0, 0])
         }
+        // A node whose tunnel is not up yet says so, and quotes what it was sent (RFC 792, RFC 4443).
+        1 => transport[0] == 3 && is_discreet_packet(&transport[8..]),
+        58 if transport[0] == 1 => is_discreet_packet(&transport[8..]),
         // Neighbour discovery; and who listens to which groups, behind a hop-by-hop option.
         58 => (133..=137).contains(&transport[0]),
         0 => transport[0] == 58,
