@@ -13,8 +13,8 @@ use crate::docker::SOCKET;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  everything is as it should be, or is again
-  1  something is not (repair-chains --check, show, doctor, overlay status, overlay peers), or there is
-     no such attachment
+  1  something is not (repair-chains --check, show, doctor, overlay
+     status and peers), or there is no such attachment
   2  the command line, or a file named on it, makes no sense
   3  a part could not be done, or not be told (doctor): the lines say which
   4  nothing could be done: no permission, no records to be read, no nf_tables";
