@@ -45,7 +45,7 @@ pub(crate) enum Verb {
     /// Says what it brought back, and who changed the firewall where the kernel tells. Waits longer and
     /// longer for what does not stay. Costs nothing while nothing happens. Ends on SIGTERM or SIGINT.
     Watch(WatchArguments),
-    /// List what is attached
+    /// List what is attached, and who shares whose namespace
     Ls(NetworkArgument),
     /// Show one attachment, and whether it is intact
     Show {

@@ -128,10 +128,18 @@ impl Iperf {
             let mut command = Command::new("iperf3");
             command.args(["-J", "-c", &to.to_string(), "-t", &seconds.to_string()]).output()
         };
-        let output = from.place().enter(client).expect("start iperf3");
-        let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("iperf3 prints JSON");
-        let bits = said["end"]["sum_received"]["bits_per_second"].as_f64();
-        bits.unwrap_or_else(|| panic!("iperf3 to {to}: {}", said["error"])) / 1e9
+        for _ in 0..100 {
+            let output = from.place().enter(client).expect("start iperf3");
+            let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("iperf3 prints JSON");
+            if let Some(bits) = said["end"]["sum_received"]["bits_per_second"].as_f64() {
+                return bits / 1e9;
+            }
+            // It takes the server a moment to be done with the client before.
+            let error = said["error"].as_str().unwrap_or_default();
+            assert!(error.contains("busy"), "iperf3 to {to}: {error}");
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("iperf3 at {to} stays busy");
     }
 }
 
