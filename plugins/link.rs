@@ -1,6 +1,9 @@
 //! The build script of every plugin: links it statically where `plugins/build.rs` found all the
 //! archives, so that it runs on whatever node it is copied to, and starts without a dynamic loader.
 //! A plugin lives for two milliseconds; loading libraries would take a tenth of them.
+//!
+//! A debug build is linked as usual: cargo has every documentation test of the same `cargo test` look
+//! in the directories that are named here, and such a program dies of half a static C library.
 
 /// What functions of libnftnl.a that nobody calls ask of libmnl: sending, receiving, batches.
 const NEVER_CALLED: [&str; 14] = [
@@ -22,6 +25,9 @@ const NEVER_CALLED: [&str; 14] = [
 
 fn main() {
     println!("cargo:rerun-if-changed=../plugins/link.rs");
+    if std::env::var("PROFILE").as_deref() != Ok("release") {
+        return;
+    }
     let Ok(archives) = std::env::var("DEP_NETCORE_PLUGINS_ARCHIVES") else { return };
     println!("cargo:rustc-link-search=native={archives}");
     println!("cargo:rustc-link-arg=-static");
