@@ -5,13 +5,12 @@
 
 use std::collections::HashMap;
 
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::linux::Linux;
 use super::requests::{AT_ONCE, Requests};
-use super::rtnl::Rtnl;
+use super::rtnl::{self, Rtnl};
 use super::{Kernel, neighbour, route, seen, wireguard};
 use crate::model::{InterfaceName, Object, Place, WireguardPeer};
 
@@ -49,7 +48,7 @@ pub(super) async fn carry_out<'a>(kernel: &Linux, change: Change, objects: &'a [
             match link(object).and_then(|link| request(change, object, *indices.get(link)?)) {
                 Some(request) => {
                     sent.push(object);
-                    requests.push(encode(request));
+                    requests.push(rtnl::encode(request.0, request.1));
                 }
                 None => left.push(object),
             }
@@ -143,13 +142,4 @@ async fn indices<'a>(rtnl: &Rtnl, objects: &'a [Object]) -> HashMap<&'a Interfac
         }
     }
     indices
-}
-
-fn encode((message, flags): Request) -> Vec<u8> {
-    let mut request = NetlinkMessage::new(Default::default(), NetlinkPayload::from(message));
-    request.header.flags = flags;
-    request.finalize();
-    let mut bytes = vec![0; request.buffer_len()];
-    request.serialize(&mut bytes);
-    bytes
 }

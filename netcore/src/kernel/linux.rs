@@ -27,8 +27,8 @@ use crate::model::{
 /// The Linux kernel, seen from the caller's namespace and, once one was
 /// [entered](Kernel::enter), from a sandbox.
 ///
-/// Sockets are opened when they are first needed and then kept. They live on the Tokio runtime
-/// of the caller, which must have I/O and time enabled; on another runtime, new ones are opened.
+/// Sockets are opened when they are first needed and then kept. What the kernel does only after it has
+/// answered is waited for on the Tokio runtime of the caller, which must have I/O and time enabled.
 #[derive(Clone, Debug)]
 pub struct Linux {
     host: Arc<Namespace>,
@@ -58,10 +58,10 @@ impl Namespace {
 
     fn rtnl(&self) -> Result<Rtnl> {
         let mut kept = self.rtnl.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(rtnl) = kept.as_ref().filter(|rtnl| rtnl.is_usable()) {
-            return Ok(rtnl.clone());
+        match kept.as_ref() {
+            Some(rtnl) => Ok(rtnl.clone()),
+            None => Ok(kept.insert(Rtnl::open(self.netns.as_ref())?).clone()),
         }
-        Ok(kept.insert(Rtnl::open(self.netns.as_ref())?).clone())
     }
 }
 

@@ -36,6 +36,7 @@ mod macvlan;
 mod memory;
 mod neighbour;
 mod netns;
+mod news;
 pub mod nft;
 mod notices;
 mod requests;

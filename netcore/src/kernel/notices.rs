@@ -1,16 +1,14 @@
 //! What the kernel says happens to an overlay's tunnel and to the ways through it, for agents that
 //! put right what others break.
 
-use futures::StreamExt;
 use ipnetwork::IpNetwork;
-use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
-use rtnetlink::MulticastGroup;
 
 use std::net::IpAddr;
 
-use super::rtnl::{Notifications, Refusal, Rtnl};
+use super::news::{Group, Item, News};
+use super::rtnl::{Refusal, Rtnl};
 use super::{neighbour, route, seen};
 use crate::error::Result;
 use crate::model::{InterfaceName, Mac};
@@ -32,9 +30,7 @@ pub enum Notice {
 /// Notices from the caller's namespace, as they come.
 #[derive(Debug)]
 pub struct Notices {
-    /// Lives as long as it is listened to.
-    _subscription: Rtnl,
-    news: Notifications,
+    news: News,
     tunnel: InterfaceName,
     bridge: InterfaceName,
     /// The tunnel's, while it is there.
@@ -47,21 +43,23 @@ impl Notices {
     /// # Errors
     /// [`Error::Kernel`](crate::Error::Kernel) when the kernel cannot be reached.
     pub async fn open(tunnel: InterfaceName, bridge: InterfaceName) -> Result<Self> {
-        use MulticastGroup::{Ipv4Route, Ipv6Route, Link, Neigh};
-        let (rtnl, news) = Rtnl::subscribed(None, &[Link, Neigh, Ipv4Route, Ipv6Route])?;
+        let news = News::open(None, &[Group::Link, Group::Neighbour, Group::Ipv4Route, Group::Ipv6Route])?;
         let failed = |refusal: Refusal| refusal.error("read", format_args!("link {tunnel}"));
-        let index = seen::by_name(&rtnl, &tunnel).await.map_err(failed)?.map(|seen| seen.index);
-        Ok(Self { _subscription: rtnl, news, tunnel, bridge, index })
+        let index = seen::by_name(&Rtnl::open(None)?, &tunnel).await.map_err(failed)?.map(|seen| seen.index);
+        Ok(Self { news, tunnel, bridge, index })
     }
 
     /// The next one; `None` when there will be no more.
     pub async fn next(&mut self) -> Option<Notice> {
         loop {
-            let (message, _) = self.news.next().await?;
-            if let NetlinkPayload::InnerMessage(message) = message.payload
-                && let Some(notice) = self.understand(&message)
-            {
-                return Some(notice);
+            match self.news.next().await.ok()? {
+                Item::Message(message) => {
+                    if let Some(notice) = self.understand(&message) {
+                        return Some(notice);
+                    }
+                }
+                // Whoever hears of the tunnel looks at everything.
+                Item::Lost => return Some(Notice::Link),
             }
         }
     }

@@ -1,11 +1,11 @@
-//! A blocking netlink socket for what the asynchronous one is too slow or not made for: many
-//! requests in one system call, and families other than rtnetlink. The kernel has done everything
-//! when `send` returns, so nothing is waited for.
+//! A netlink socket that asks. The kernel does what it is asked within `send`, and its answer, or the
+//! first part of it, can be received as soon as that returns: nothing is waited for, and an event loop
+//! would only add to the work.
 
 use std::io;
 use std::time::Duration;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLM_F_REQUEST};
 use netlink_sys::{Socket, SocketAddr};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -30,6 +30,7 @@ const LISTING_ATTEMPTS: u32 = 8;
 const CODES: [u16; 2] = [2, 3];
 
 /// A socket in the namespace of the thread that opened it.
+#[derive(Debug)]
 pub(super) struct Requests {
     socket: Socket,
     sequence: u32,
@@ -46,6 +47,11 @@ impl Requests {
         socket.set_cap_ack(true)?;
         set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
         Ok(Self { socket, sequence: 0, received: Vec::with_capacity(RECEIVE_BYTES) })
+    }
+
+    /// From now on a listing holds what was asked for only, where the kernel can do that.
+    pub(super) fn ask_strictly(&mut self) {
+        let _ = self.socket.set_netlink_get_strict_chk(true);
     }
 
     /// Has the kernel carry out `requests`, at most [`AT_ONCE`], one after the other whatever
@@ -91,7 +97,7 @@ impl Requests {
     /// Asks for everything that `request` describes: the messages, headers included.
     pub(super) fn list(&mut self, request: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
         for _ in 0..LISTING_ATTEMPTS {
-            let (messages, interrupted) = self.ask(request, NLM_F_REQUEST | NLM_F_DUMP)?;
+            let (messages, interrupted) = self.collect(request, NLM_F_DUMP)?;
             if !interrupted {
                 return Ok(messages);
             }
@@ -101,16 +107,30 @@ impl Requests {
 
     /// Asks for the one thing that `request` describes: its messages, headers included.
     pub(super) fn get(&mut self, request: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
-        self.ask(request, NLM_F_REQUEST | NLM_F_ACK).map(|(messages, _)| messages)
+        self.collect(request, NLM_F_ACK).map(|(messages, _)| messages)
     }
 
-    fn ask(&mut self, request: &[u8], flags: u16) -> Result<(Vec<Vec<u8>>, bool), Refusal> {
+    fn collect(&mut self, request: &[u8], flags: u16) -> Result<(Vec<Vec<u8>>, bool), Refusal> {
+        let mut messages = Vec::new();
+        let interrupted = self.ask_with(request, flags, |bytes| messages.push(bytes.to_vec()))?;
+        Ok((messages, interrupted))
+    }
+
+    /// Has `take` see each message of the answer to `request`, header included. Says whether what was
+    /// listed changed meanwhile.
+    pub(super) fn ask(&mut self, request: &[u8], take: impl FnMut(&[u8])) -> Result<bool, Refusal> {
+        self.ask_with(request, 0, take)
+    }
+
+    fn ask_with(&mut self, request: &[u8], flags: u16, mut take: impl FnMut(&[u8])) -> Result<bool, Refusal> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
         let mut bytes = Vec::with_capacity(request.len());
-        append(&mut bytes, request, flags, sequence);
+        append(&mut bytes, request, flags | NLM_F_REQUEST, sequence);
+        // An answer is one message unless it says that more follow, or an acknowledgement was asked for.
+        let ends_with_itself = flags_of(&bytes) & NLM_F_ACK == 0;
         self.socket.send(&bytes, 0)?;
-        let (mut messages, mut interrupted, mut outcome) = (Vec::new(), false, None);
+        let (mut interrupted, mut outcome) = (false, None);
         while outcome.is_none() {
             self.receive(|answer| {
                 if answer.sequence != sequence {
@@ -119,11 +139,16 @@ impl Requests {
                 interrupted |= answer.flags & NLM_F_DUMP_INTR != 0;
                 match answer.outcome() {
                     Some(said) => outcome = Some(said),
-                    None => messages.push(answer.bytes.to_vec()),
+                    None => {
+                        take(answer.bytes);
+                        if ends_with_itself && answer.flags & NLM_F_MULTIPART == 0 {
+                            outcome = Some(Ok(()));
+                        }
+                    }
                 }
             })?;
         }
-        outcome.unwrap_or(Ok(())).map(|()| (messages, interrupted))
+        outcome.unwrap_or(Ok(())).map(|()| interrupted)
     }
 
     fn receive(&mut self, mut take: impl FnMut(Answer<'_>)) -> io::Result<()> {
@@ -149,10 +174,14 @@ impl Requests {
 fn append(bytes: &mut Vec<u8>, request: &[u8], flags: u16, sequence: u32) {
     let start = bytes.len();
     bytes.extend(request);
-    let own = request.get(6..8).map_or(0, |own| u16::from_ne_bytes([own[0], own[1]]));
-    bytes[start + 6..start + 8].copy_from_slice(&(own | flags).to_ne_bytes());
+    bytes[start + 6..start + 8].copy_from_slice(&(flags_of(request) | flags).to_ne_bytes());
     bytes[start + 8..start + 12].copy_from_slice(&sequence.to_ne_bytes());
     bytes.resize(start + request.len().next_multiple_of(4), 0);
+}
+
+/// The flags in the header of a message (`NLM_F_*`).
+fn flags_of(message: &[u8]) -> u16 {
+    message.get(6..8).map_or(0, |flags| u16::from_ne_bytes([flags[0], flags[1]]))
 }
 
 /// A message from the kernel.

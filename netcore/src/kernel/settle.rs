@@ -6,15 +6,13 @@
 
 use std::time::Duration;
 
-use futures::StreamExt;
-use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::RouteNetlinkMessage;
-use rtnetlink::MulticastGroup;
 use rustix::io::Errno;
 use tokio::time::{Instant, timeout};
 
 use super::linux::Linux;
-use super::rtnl::{Notifications, Refusal, Rtnl};
+use super::news::{Group, Item, News};
+use super::rtnl::{Refusal, Rtnl};
 use super::{address, announce, link, seen};
 use crate::error::Result;
 use crate::model::{Address, Link, LinkKind, Object, Place};
@@ -64,7 +62,7 @@ async fn wait_for_ports(kernel: &Linux, links: &[&Link]) -> Result<()> {
             Look::Settled => continue,
         };
         // Subscribed before looking again, so that nothing happens in between.
-        let (_subscription, mut news) = Rtnl::subscribed(None, &[MulticastGroup::Link])?;
+        let mut news = News::open(None, &[Group::Link])?;
         let deadline = Instant::now() + PORT_PATIENCE;
         while let Look::Waiting(_) = look(&host, link).await?
             && Instant::now() < deadline
@@ -101,7 +99,7 @@ async fn wait_for_addresses(kernel: &Linux, addresses: &[&Address]) -> Result<()
         let rtnl = kernel.required(address.place)?;
         let netns = if address.place == Place::Sandbox { kernel.sandbox() } else { None };
         let Some(interface) = seen::by_name(&rtnl, &address.link).await.map_err(failed)? else { continue };
-        let (_subscription, mut news) = Rtnl::subscribed(netns, &[MulticastGroup::Ipv6Ifaddr])?;
+        let mut news = News::open(netns, &[Group::Ipv6Address])?;
         let deadline = Instant::now() + DAD_PATIENCE;
         loop {
             let present = address::on_interface(&rtnl, interface.index, true).await.map_err(failed)?;
@@ -120,12 +118,12 @@ async fn wait_for_addresses(kernel: &Linux, addresses: &[&Address]) -> Result<()
 }
 
 /// Waits for a notification that `concerns` us, but not for long.
-async fn wait_for_news(news: &mut Notifications, concerns: impl Fn(&RouteNetlinkMessage) -> bool) {
+async fn wait_for_news(news: &mut News, concerns: impl Fn(&RouteNetlinkMessage) -> bool) {
     let listen = async {
-        while let Some((message, _)) = news.next().await {
-            match message.payload {
-                NetlinkPayload::InnerMessage(message) if concerns(&message) => return,
-                _ => {}
+        while let Ok(item) = news.next().await {
+            match item {
+                Item::Message(message) if !concerns(&message) => {}
+                Item::Message(_) | Item::Lost => return,
             }
         }
         // Nothing more will come.

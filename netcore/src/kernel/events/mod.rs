@@ -21,9 +21,8 @@ use nftnl_sys::libc;
 
 pub use losses::{Culprit, Losses};
 pub(super) use routing::{NETCONFA_FORWARDING, NETCONFA_IFINDEX, NETCONFA_IFINDEX_ALL};
-pub(super) use socket::{Message, attribute};
+pub(super) use socket::{Message, Socket, attribute};
 
-use self::socket::Socket;
 use super::linux::Linux;
 use crate::error::{Error, Result};
 

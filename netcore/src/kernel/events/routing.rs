@@ -129,7 +129,7 @@ mod tests {
     fn heard(messages: &[(u16, Vec<u8>)]) -> Losses {
         let mut losses = Losses::default();
         for (kind, body) in messages {
-            read(Message { kind: *kind, port: 0, body }, &mut losses);
+            read(Message { kind: *kind, port: 0, body, bytes: body }, &mut losses);
         }
         losses
     }

@@ -21,7 +21,7 @@ const MESSAGE_BYTES: usize = 64 << 10;
 
 /// Subscribed to groups; must be used on the runtime it was opened on.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(in crate::kernel) struct Socket {
     netlink: AsyncFd<NetlinkSocket>,
     buffer: Vec<u8>,
 }
@@ -29,7 +29,7 @@ pub(super) struct Socket {
 impl Socket {
     /// A socket of `protocol` that has joined `groups`, and is given what passes `filter`; an empty
     /// one lets everything pass.
-    pub(super) fn open(protocol: i32, groups: &[u32], filter: &[Instruction]) -> io::Result<Self> {
+    pub(in crate::kernel) fn open(protocol: i32, groups: &[u32], filter: &[Instruction]) -> io::Result<Self> {
         let mut netlink = NetlinkSocket::new(protocol as isize)?;
         netlink.set_non_blocking(true)?;
         // Too small a buffer shows as an overflow, after which everything is read.
@@ -50,12 +50,12 @@ impl Socket {
     }
 
     /// Waits until there may be something to read.
-    pub(super) async fn readable(&self) -> io::Result<()> {
+    pub(in crate::kernel) async fn readable(&self) -> io::Result<()> {
         self.netlink.readable().await.map(|mut ready| ready.retain_ready())
     }
 
     /// Reads all there is, without waiting; says whether there was more than could be kept.
-    pub(super) fn drain(&mut self, mut read: impl FnMut(Message<'_>)) -> io::Result<bool> {
+    pub(in crate::kernel) fn drain(&mut self, mut read: impl FnMut(Message<'_>)) -> io::Result<bool> {
         let mut overflowed = false;
         loop {
             self.buffer.clear();
@@ -82,6 +82,8 @@ pub(in crate::kernel) struct Message<'a> {
     pub(super) port: u32,
     /// What follows the header.
     pub(in crate::kernel) body: &'a [u8],
+    /// All of it.
+    pub(in crate::kernel) bytes: &'a [u8],
 }
 
 impl<'a> Message<'a> {
@@ -91,7 +93,8 @@ impl<'a> Message<'a> {
             let word = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
             let length = word(0) as usize;
             let Some(body) = bytes.get(NETLINK_HEADER_LEN..length) else { return };
-            read(Message { kind: u16::from_ne_bytes([header[4], header[5]]), port: word(12), body });
+            let kind = u16::from_ne_bytes([header[4], header[5]]);
+            read(Message { kind, port: word(12), body, bytes: &bytes[..length] });
             bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
     }
