@@ -291,19 +291,24 @@ impl<K: Kernel> Engine<K> {
     async fn build(&self, kernel: &K, work: &mut Work) -> Result<Attached> {
         let network = work.record.network.clone();
         work.record.lease = self.namespace_for(&network, &work.record.attachment)?.map(Lease::sharing);
-        self.store.save(&work.record)?;
-        if let Some(ipam) = self.ipam(&network)? {
-            if matches!(network.ipam, Some(IpamConfig::Delegate(_))) {
-                // Who asks the network for an address (dhcp) does so over the link that will carry it.
-                let mut unpublished = work.record.clone();
-                unpublished.attachment.publish.clear();
-                let mut links = desired(&unpublished)?;
-                links.retain(|object| object.phase() == Phase::Links);
-                self.make(kernel, &links, work).await?;
+        match self.ipam(&network)? {
+            None => self.store.save(&work.record)?,
+            Some(ipam) => {
+                if matches!(network.ipam, Some(IpamConfig::Delegate(_))) {
+                    self.store.save(&work.record)?;
+                    // Who asks the network for an address (dhcp) does so over the link that will carry it.
+                    let mut unpublished = work.record.clone();
+                    unpublished.attachment.publish.clear();
+                    let mut links = desired(&unpublished)?;
+                    links.retain(|object| object.phase() == Phase::Links);
+                    self.make(kernel, &links, work).await?;
+                }
+                let lease = ipam.allocate(&request(&work.record))?;
+                work.record.lease = Some(driver::complete(&network, lease));
+                // An address without a record is given back by whoever detaches or collects garbage; there
+                // is nothing else yet.
+                self.store.save(&work.record)?;
             }
-            let lease = ipam.allocate(&request(&work.record))?;
-            work.record.lease = Some(driver::complete(&network, lease));
-            self.store.save(&work.record)?;
         }
         let desired = desired(&work.record)?;
         self.make(kernel, &desired, work).await?;
@@ -314,7 +319,7 @@ impl<K: Kernel> Engine<K> {
             return Ok(Attached::sharing(&work.record, kernel.interfaces(Place::Sandbox).await?));
         }
         let links: Vec<Object> = desired.all().into_iter().filter(|object| object.phase() == Phase::Links).collect();
-        let mut seen = kernel.observe(&links).await?;
+        let mut seen = kernel.recall(&links).await?;
         seen.0.retain(|object| links.iter().any(|link| link.key() == object.key()));
         Ok(Attached::new(&work.record, &seen))
     }

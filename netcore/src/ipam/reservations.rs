@@ -332,7 +332,8 @@ impl<'a> Locked<'a> {
                 // Overwritten before it is cut: what fitted once fits again on a full disk.
                 let mut file = File::from(fd);
                 file.write_all(text.as_bytes())?;
-                file.set_len(text.len() as u64)
+                let length = text.len() as u64;
+                if file.metadata()?.len() > length { file.set_len(length) } else { Ok(()) }
             });
         written.map_err(Error::file("write", self.directory.at(&name)))
     }

@@ -152,6 +152,40 @@ impl Linux {
         Ok(self.firewall.observe(&Kinds::from(barriers.as_slice()).rules)?.len() == barriers.len())
     }
 
+    /// Which of `wanted` are there, on these interfaces.
+    async fn look(&self, wanted: &[Object], interfaces: Interfaces) -> Result<State> {
+        let kinds = Kinds::from(wanted);
+        let mut seen = Vec::with_capacity(wanted.len());
+        seen.extend(binding::observe(&kinds.bindings));
+        let mut once = HashSet::new();
+        for link in &kinds.links {
+            for object in seen::link(self, &interfaces, link).await? {
+                // A bridge may be asked for by several; the same interface may be in the way twice.
+                if once.insert(object.key()) {
+                    seen.push(object);
+                }
+            }
+        }
+        // What is not wanted itself, but what a wanted link stands on.
+        let parents = seen::parents(self, &interfaces, &kinds.links).await?;
+        seen.extend(parents);
+        let (addresses, routes) = futures::future::try_join(
+            address::observe(self, &interfaces, &kinds.addresses),
+            route::observe(self, &interfaces, &kinds.routes),
+        )
+        .await?;
+        seen.extend(addresses);
+        seen.extend(neighbour::observe(self, &interfaces, &kinds.neighbours).await?);
+        seen.extend(neighbour::observe_entries(self, &interfaces, &kinds.entries).await?);
+        seen.extend(wireguard::observe_peers(&kinds.peers)?);
+        seen.extend(routes);
+        seen.extend(sysctl::observe(self, &kinds.settings)?);
+        seen.extend(self.firewall.observe(&kinds.rules)?);
+        seen.extend(self.firewalld.observe(&kinds.zones, |binding| self.is_closed(binding))?);
+        seen.extend(self.firewalld.observe_ports(&kinds.forward_ports));
+        Ok(State(seen))
+    }
+
     async fn create_one(&self, object: &Object) -> Result<()> {
         match object {
             Object::Binding(binding) => binding::create(binding),
@@ -246,39 +280,12 @@ impl Kernel for Linux {
     }
 
     async fn observe(&self, wanted: &[Object]) -> Result<State> {
-        let kinds = Kinds::from(wanted);
-        let interfaces = Interfaces::of(self, wanted).await?;
-        let mut seen = Vec::with_capacity(wanted.len());
-        seen.extend(binding::observe(&kinds.bindings));
-        let mut once = HashSet::new();
-        for link in &kinds.links {
-            for object in seen::link(self, &interfaces, link).await? {
-                // A bridge may be asked for by several; the same interface may be in the way twice.
-                if once.insert(object.key()) {
-                    seen.push(object);
-                }
-            }
-        }
-        // What is not wanted itself, but what a wanted link stands on.
-        let parents = seen::parents(self, &interfaces, &kinds.links).await?;
-        seen.extend(parents);
-        let (addresses, routes) = futures::future::try_join(
-            address::observe(self, &interfaces, &kinds.addresses),
-            route::observe(self, &interfaces, &kinds.routes),
-        )
-        .await?;
-        seen.extend(addresses);
-        seen.extend(neighbour::observe(self, &interfaces, &kinds.neighbours).await?);
-        seen.extend(neighbour::observe_entries(self, &interfaces, &kinds.entries).await?);
-        seen.extend(wireguard::observe_peers(&kinds.peers)?);
-        seen.extend(routes);
-        seen.extend(sysctl::observe(self, &kinds.settings)?);
-        seen.extend(self.firewall.observe(&kinds.rules)?);
-        seen.extend(self.firewalld.observe(&kinds.zones, |binding| self.is_closed(binding))?);
-        seen.extend(self.firewalld.observe_ports(&kinds.forward_ports));
-        Ok(State(seen))
+        self.look(wanted, Interfaces::of(self, wanted).await?).await
     }
 
+    async fn recall(&self, wanted: &[Object]) -> Result<State> {
+        self.look(wanted, Interfaces::recalled(self, wanted).await?).await
+    }
     async fn create(&self, objects: &[Object]) -> Result<()> {
         let rules = Kinds::from(objects).rules;
         if !rules.is_empty() {

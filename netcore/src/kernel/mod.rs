@@ -82,6 +82,15 @@ pub trait Kernel: Sized {
     /// [`Error::Kernel`](crate::Error::Kernel) when the kernel does not answer.
     async fn observe(&self, wanted: &[Object]) -> Result<State>;
 
+    /// As [`observe`](Self::observe), for those who made `wanted` through this kernel: an interface
+    /// that was looked at since it was entered may be told as it was then.
+    ///
+    /// # Errors
+    /// As [`observe`](Self::observe).
+    async fn recall(&self, wanted: &[Object]) -> Result<State> {
+        self.observe(wanted).await
+    }
+
     /// Makes `objects`, which are all of one phase. Those of the firewall are made in one
     /// transaction; the ways to other nodes many at a time, up to one that fails; other phases are
     /// handed over one by one.

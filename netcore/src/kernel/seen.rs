@@ -263,6 +263,20 @@ pub(super) struct Interfaces {
 impl Interfaces {
     /// Looks at every interface that `wanted` names: all at once.
     pub(super) async fn of(kernel: &Linux, wanted: &[Object]) -> Result<Self> {
+        Self::find(kernel, wanted, |_, _| None).await
+    }
+
+    /// As [`Interfaces::of`], but takes those that were found before during this operation as they were
+    /// then.
+    pub(super) async fn recalled(kernel: &Linux, wanted: &[Object]) -> Result<Self> {
+        Self::find(kernel, wanted, |place, name| kernel.known(place, name)).await
+    }
+
+    async fn find(
+        kernel: &Linux,
+        wanted: &[Object],
+        recall: impl Fn(Place, &InterfaceName) -> Option<Seen>,
+    ) -> Result<Self> {
         let below = below(wanted);
         let births = births(wanted);
         let mut names: Vec<(Place, &InterfaceName)> = Vec::new();
@@ -270,7 +284,9 @@ impl Interfaces {
             match object {
                 Object::Link(link) => {
                     names.push((link.place, &link.name));
-                    names.extend(births.iter().filter(|(of, _)| *of == link).map(|(_, name)| (link.place, name)));
+                    if recall(link.place, &link.name).is_none() {
+                        names.extend(births.iter().filter(|(of, _)| *of == link).map(|(_, name)| (link.place, name)));
+                    }
                     if let LinkKind::Veth(veth) = &link.kind {
                         names.push((Place::Sandbox, &veth.peer));
                     }
@@ -296,7 +312,12 @@ impl Interfaces {
         }
         names.sort_unstable();
         names.dedup();
-        let seen = if names.len() >= MANY { among_all(kernel, &names).await? } else { each(kernel, names).await? };
+        let mut seen = HashMap::with_capacity(names.len());
+        names.retain(|(place, name)| match recall(*place, name) {
+            Some(found) => seen.insert((*place, (*name).clone()), found).is_some(),
+            None => true,
+        });
+        seen.extend(if names.len() >= MANY { among_all(kernel, &names).await? } else { each(kernel, names).await? });
         let vlans = if wanted.iter().any(vlan::matters) { vlan::all(kernel).await? } else { HashMap::new() };
         Ok(Self { seen, vlans })
     }

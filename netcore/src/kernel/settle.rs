@@ -57,14 +57,14 @@ fn is_working_port(link: &Link) -> bool {
 async fn wait_for_ports(kernel: &Linux, links: &[&Link]) -> Result<()> {
     let host = kernel.required(Place::Host)?;
     for link in links {
-        let index = match look(&host, link).await? {
+        let index = match look(kernel, &host, link).await? {
             Look::Waiting(index) => index,
             Look::Settled => continue,
         };
         // Subscribed before looking again, so that nothing happens in between.
         let mut news = News::open(None, &[Group::Link])?;
         let deadline = Instant::now() + PORT_PATIENCE;
-        while let Look::Waiting(_) = look(&host, link).await?
+        while let Look::Waiting(_) = look(kernel, &host, link).await?
             && Instant::now() < deadline
         {
             wait_for_news(&mut news, |message| match message {
@@ -84,9 +84,12 @@ enum Look {
     Settled,
 }
 
-async fn look(host: &Rtnl, link: &Link) -> Result<Look> {
+async fn look(kernel: &Linux, host: &Rtnl, link: &Link) -> Result<Look> {
     let seen = seen::by_name(host, &link.name).await;
     let seen = seen.map_err(|refusal| refusal.error("wait for", link::show(link)))?;
+    if let Some(seen) = &seen {
+        kernel.remember(Place::Host, &link.name, seen);
+    }
     Ok(match seen {
         Some(seen) if !seen.forwarding => Look::Waiting(seen.index),
         _ => Look::Settled,
