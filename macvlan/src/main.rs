@@ -1,5 +1,5 @@
 //! The CNI plugin `macvlan`: a share of a link of the host's for each container.
 
-fn main() -> std::process::ExitCode {
-    plugins::run::<netcore::driver::Macvlan>()
-}
+#![no_main]
+
+plugins::plugin!(netcore::driver::Macvlan);

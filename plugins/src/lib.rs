@@ -20,13 +20,13 @@ mod namespace;
 mod ports;
 mod result;
 mod serve;
+mod start;
 mod verbs;
 mod versions;
 mod wishes;
 
 use std::env;
 use std::io::{self, IsTerminal, Read, Write};
-use std::process::ExitCode;
 
 use netcore::driver::Driver;
 
@@ -34,27 +34,28 @@ use crate::engine::Host;
 use crate::serve::{Answer, serve};
 use crate::versions::Version;
 
-/// Answers the one call that this process was started for.
-#[must_use]
-pub fn run<D: Driver>() -> ExitCode {
+pub use crate::start::start;
+
+/// Answers the one call that this process was started for; whether it succeeded.
+fn run<D: Driver>() -> bool {
     failure::answer_panics();
     let tell = |text: &str| {
         let mut stdout = io::stdout();
         writeln!(stdout, "{text}").and_then(|()| stdout.flush())
     };
     match serve::<D, _>(|name| env::var_os(name), stdin(), tell, Host::open) {
-        Ok(Answer::Done) => ExitCode::SUCCESS,
+        Ok(Answer::Done) => true,
         Ok(Answer::Introduce) => {
             eprintln!("CNI plugin {} of netcore {}", D::TYPE, env!("CARGO_PKG_VERSION"));
             eprintln!("CNI protocol versions supported: {}", Version::list());
-            ExitCode::SUCCESS
+            true
         }
         Err(failure) => {
             let text = failure.to_json();
             if tell(&text).is_err() {
                 eprintln!("{text}");
             }
-            ExitCode::FAILURE
+            false
         }
     }
 }

@@ -320,7 +320,6 @@ async fn update_peer(kernel: &Linux, link: &Link, had: &Veth, want: &Veth) -> Re
 /// Removes `link` if it is ours; what is gone, what is not ours, and a bridge that still has
 /// ports or VLANs, or a VLAN that still bears links, whosever they are, is a success.
 pub(super) async fn remove(kernel: &Linux, link: &Link) -> Result<()> {
-    kernel.forget();
     let failed = |refusal: Refusal| refusal.error("remove", show(link));
     if matches!(link.kind, LinkKind::Loopback) {
         return Ok(());
@@ -329,7 +328,9 @@ pub(super) async fn remove(kernel: &Linux, link: &Link) -> Result<()> {
     if matches!(link.kind, LinkKind::Macvlan(_)) {
         macvlan::remove_unfinished(kernel, link).await?;
     }
-    let Some(found) = seen::by_name(&rtnl, &link.name).await.map_err(failed)? else { return Ok(()) };
+    let found = seen::known(kernel, link.place, &link.name).await.map_err(failed)?;
+    kernel.forget();
+    let Some(found) = found else { return Ok(()) };
     // The name may have been an alternative one of somebody else's interface.
     if found.name != link.name.as_str() || found.kind != link.kind.name() || !is_ours(link, &found) {
         return Ok(());
