@@ -14,7 +14,8 @@ use netlink_sys::{Socket as NetlinkSocket, protocols::NETLINK_ROUTE};
 use nftnl_sys::libc;
 use rustix::net::{AddressFamily, SocketType};
 
-use super::events::{Message, NETCONFA_FORWARDING, NETCONFA_IFINDEX, NETCONFA_IFINDEX_ALL, attribute};
+use super::events::{Message, NETCONFA_FORWARDING, NETCONFA_IFINDEX, NETCONFA_IFINDEX_ALL};
+use super::raw::attribute;
 use crate::error::{Error, Result};
 use crate::model::{Place, Sysctl};
 

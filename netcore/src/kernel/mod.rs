@@ -39,6 +39,7 @@ mod netns;
 mod news;
 pub mod nft;
 mod notices;
+mod raw;
 mod requests;
 mod route;
 mod rtnl;

@@ -54,10 +54,19 @@ impl Rtnl {
 
     /// Asks for every object that `message` describes.
     pub(super) async fn dump(&self, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, Refusal> {
+        self.dump_with(message, decode).await
+    }
+
+    /// As [`dump`](Self::dump), but only what `read` makes of the bytes of each answer is kept.
+    pub(super) async fn dump_with<T>(
+        &self,
+        message: RouteNetlinkMessage,
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, Refusal> {
         let request = encode(message, NLM_F_DUMP);
         for _ in 0..DUMP_ATTEMPTS {
             let mut answers = Vec::new();
-            let interrupted = self.with(|socket| socket.ask(&request, |bytes| answers.extend(decode(bytes))))?;
+            let interrupted = self.with(|socket| socket.ask(&request, |bytes| answers.extend(read(bytes))))?;
             if !interrupted {
                 return Ok(answers);
             }

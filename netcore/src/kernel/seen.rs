@@ -1,5 +1,7 @@
 //! Interfaces as the kernel reports them, and how they read as the model's values.
 
+mod listing;
+
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -26,7 +28,7 @@ use crate::model::{
 };
 
 /// An interface as the kernel reports it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) index: u32,
     pub(super) name: String,
@@ -222,10 +224,7 @@ pub(super) async fn by_index(rtnl: &Rtnl, index: u32) -> Result<Option<Seen>, Re
 
 /// Every interface.
 pub(super) async fn all(rtnl: &Rtnl) -> Result<Vec<Seen>, Refusal> {
-    let mut query = LinkMessage::default();
-    query.attributes.push(without_statistics());
-    let answers = rtnl.dump(RouteNetlinkMessage::GetLink(query)).await?;
-    Ok(answers.iter().filter_map(from_answer).collect())
+    listing::named(rtnl, |_| true).await
 }
 
 async fn one(rtnl: &Rtnl, mut query: LinkMessage) -> Result<Option<Seen>, Refusal> {
@@ -361,8 +360,9 @@ async fn among_all(kernel: &Linux, names: &[(Place, &InterfaceName)]) -> Result<
         let wanted: HashMap<&str, &InterfaceName> =
             names.iter().filter(|(at, _)| *at == place).map(|(_, name)| (name.as_str(), *name)).collect();
         let Some(rtnl) = kernel.at(place)?.filter(|_| !wanted.is_empty()) else { continue };
-        let all = all(&rtnl).await.map_err(|refusal| refusal.error("list", format_args!("links ({place})")))?;
-        let named = all.into_iter().filter_map(|seen| Some(((place, (*wanted.get(&*seen.name)?).clone()), seen)));
+        let named = listing::named(&rtnl, |name| wanted.contains_key(name)).await;
+        let named = named.map_err(|refusal| refusal.error("list", format_args!("links ({place})")))?;
+        let named = named.into_iter().filter_map(|seen| Some(((place, (*wanted.get(&*seen.name)?).clone()), seen)));
         found.extend(named);
     }
     Ok(found)

@@ -3,7 +3,7 @@
 
 use nftnl_sys::libc;
 
-use super::socket::attribute;
+use crate::kernel::raw::attribute;
 
 /// The tables that we have rules in, and the chains of iptables' own that lead to ours.
 const TABLES: [&[u8]; 3] = [b"filter\0", b"nat\0", b"raw\0"];

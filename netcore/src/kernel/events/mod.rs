@@ -21,7 +21,7 @@ use nftnl_sys::libc;
 
 pub use losses::{Culprit, Losses};
 pub(super) use routing::{NETCONFA_FORWARDING, NETCONFA_IFINDEX, NETCONFA_IFINDEX_ALL};
-pub(super) use socket::{Message, Socket, attribute};
+pub(super) use socket::{Message, Socket};
 
 use super::linux::Linux;
 use crate::error::{Error, Result};

@@ -4,7 +4,8 @@
 use nftnl_sys::libc;
 
 use super::losses::Losses;
-use super::socket::{Message, attribute, text};
+use super::socket::Message;
+use crate::kernel::raw::{attribute, number, text};
 use crate::model::Mark;
 
 /// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV4_ROUTE`, `RTNLGRP_IPV6_IFADDR`,
@@ -48,7 +49,7 @@ pub(super) fn read(message: Message<'_>, losses: &mut Losses) {
         libc::RTM_DELLINK | libc::RTM_NEWLINK => link(message.kind == libc::RTM_DELLINK, body, losses),
         libc::RTM_DELADDR => {
             if let Some(index) = number(body, 4) {
-                losses.bared(index.cast_unsigned());
+                losses.bared(index);
             }
         }
         libc::RTM_DELROUTE => losses.everything("a route of ours was removed"),
@@ -62,7 +63,6 @@ fn link(goes: bool, body: &[u8], losses: &mut Losses) {
     let (Some(family), Some(index), Some(attributes)) = (body.first(), number(body, 4), body.get(LINK_HEADER..)) else {
         return;
     };
-    let index = index.cast_unsigned();
     let named = |kind| attribute(attributes, kind).and_then(text);
     if i32::from(*family) == libc::AF_BRIDGE {
         if let Some(name) = named(IFLA_IFNAME).filter(|_| goes) {
@@ -89,7 +89,7 @@ fn link(goes: bool, body: &[u8], losses: &mut Losses) {
 /// Forwarding was switched: off anywhere, or on everywhere, which also switches on what was off.
 fn switch(body: &[u8], losses: &mut Losses) {
     let Some(attributes) = body.get(NETCONF_HEADER..) else { return };
-    let value = |kind| attribute(attributes, kind).and_then(|value| number(value, 0));
+    let value = |kind| attribute(attributes, kind).and_then(|value| number(value, 0)).map(u32::cast_signed);
     let (Some(index), Some(on)) = (value(NETCONFA_IFINDEX), value(NETCONFA_FORWARDING)) else { return };
     match (index, on) {
         (NETCONFA_IFINDEX_DEFAULT, _) => {}
@@ -97,10 +97,6 @@ fn switch(body: &[u8], losses: &mut Losses) {
         (_, 0) => losses.everything("forwarding was switched off"),
         _ => {}
     }
-}
-
-fn number(bytes: &[u8], at: usize) -> Option<i32> {
-    bytes.get(at..)?.first_chunk().map(|number| i32::from_ne_bytes(*number))
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@ use nftnl_sys::libc;
 
 use super::iptables;
 use super::losses::{Culprit, Losses};
-use super::socket::{Message, attribute, attributes, text};
+use super::socket::Message;
 use crate::kernel::nft;
+use crate::kernel::raw::{attribute, attributes, text};
 use crate::model::Mark;
 
 /// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).

@@ -99,26 +99,3 @@ impl<'a> Message<'a> {
         }
     }
 }
-
-/// The attributes in `bytes` (`struct nlattr`): their types, without flags, and values.
-pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    const TYPE_MASK: u16 = 0x3fff;
-    std::iter::from_fn(move || {
-        let header = bytes.first_chunk::<4>()?;
-        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
-        let value = bytes.get(4..length)?;
-        let kind = u16::from_ne_bytes([header[2], header[3]]) & TYPE_MASK;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
-    })
-}
-
-/// The value of the attribute `kind` in `bytes`.
-pub(in crate::kernel) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
-    attributes(bytes).find_map(|(found, value)| (found == kind).then_some(value))
-}
-
-/// A value that is text, up to the byte 0 that ends it.
-pub(super) fn text(value: &[u8]) -> Option<&str> {
-    std::str::from_utf8(value.split(|byte| *byte == 0).next()?).ok()
-}

@@ -1,0 +1,147 @@
+//! Many interfaces out of all there are, as one listing has them. A host has a thousand ends of
+//! pairs, of which each message carries some hundred facts: of those, ours are read where they lie
+//! ([`raw`]). Whatever else there is, is little, and decoded as anywhere.
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::LinkMessage;
+
+use super::{Seen, from_answer, without_statistics};
+use crate::kernel::extack::NETLINK_HEADER_LEN;
+use crate::kernel::raw::{attribute, attributes, number, text};
+use crate::kernel::rtnl::{Refusal, Rtnl, decode};
+use crate::model::Mac;
+
+/// `struct ifinfomsg` (linux/rtnetlink.h), with its index and flags.
+const HEADER: usize = 16;
+const INDEX: usize = 4;
+const FLAGS: usize = 8;
+/// linux/if.h.
+const IFF_UP: u32 = 0x1;
+const IFF_PROMISC: u32 = 0x100;
+/// linux/if_link.h.
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_GROUP: u16 = 27;
+const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_BRPORT_STATE: u16 = 1;
+const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
+/// linux/if_bridge.h.
+const BR_STATE_FORWARDING: u8 = 3;
+
+/// The interfaces whose names are wanted.
+pub(in crate::kernel) async fn named(rtnl: &Rtnl, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<Seen>, Refusal> {
+    let mut query = LinkMessage::default();
+    query.attributes.push(without_statistics());
+    rtnl.dump_with(RouteNetlinkMessage::GetLink(query), |message| read(message, &is_wanted)).await
+}
+
+/// The interface of a message of a listing, if its name is wanted.
+fn read(message: &[u8], is_wanted: &impl Fn(&str) -> bool) -> Option<Seen> {
+    let body = message.get(NETLINK_HEADER_LEN..)?;
+    let facts = body.get(HEADER..)?;
+    if !attribute(facts, IFLA_IFNAME).and_then(text).is_some_and(is_wanted) {
+        return None;
+    }
+    let info = attribute(facts, IFLA_LINKINFO).unwrap_or_default();
+    if attribute(info, IFLA_INFO_KIND).and_then(text) == Some("veth") {
+        return end_of_pair(body, facts, info);
+    }
+    decode(message).as_ref().and_then(from_answer)
+}
+
+/// One end of a pair, of whose message those are the facts, and among them what is said of its kind.
+fn end_of_pair(body: &[u8], facts: &[u8], info: &[u8]) -> Option<Seen> {
+    let flags = number(body, FLAGS)?;
+    let mut seen = Seen {
+        index: number(body, INDEX)?,
+        kind: "veth".to_owned(),
+        up: flags & IFF_UP != 0,
+        promiscuous: flags & IFF_PROMISC != 0,
+        ..Seen::default()
+    };
+    for (kind, value) in attributes(facts) {
+        match kind {
+            IFLA_IFNAME => seen.name = text(value)?.to_owned(),
+            IFLA_IFALIAS => seen.alias = text(value).map(str::to_owned),
+            IFLA_GROUP => seen.group = number(value, 0)?,
+            IFLA_MTU => seen.mtu = number(value, 0),
+            IFLA_ADDRESS => seen.mac = value.try_into().ok().map(Mac),
+            IFLA_MASTER => seen.master = number(value, 0),
+            IFLA_LINK => seen.peer = number(value, 0),
+            IFLA_LINK_NETNSID => seen.peer_namespace = number(value, 0).map(u32::cast_signed),
+            _ => {}
+        }
+    }
+    if attribute(info, IFLA_INFO_SLAVE_KIND).and_then(text) == Some("bridge") {
+        for (kind, value) in attributes(attribute(info, IFLA_INFO_SLAVE_DATA).unwrap_or_default()) {
+            match (kind, value) {
+                (IFLA_BRPORT_MODE, [on]) => seen.hairpin = *on != 0,
+                (IFLA_BRPORT_ISOLATED, [on]) => seen.isolated = *on != 0,
+                (IFLA_BRPORT_STATE, [state]) => seen.forwarding = *state == BR_STATE_FORWARDING,
+                _ => {}
+            }
+        }
+    }
+    Some(seen)
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::link::{
+        InfoBridgePort, InfoKind, InfoPortData, InfoPortKind, LinkAttribute, LinkFlags, LinkInfo,
+    };
+
+    use super::*;
+    use crate::kernel::rtnl::encode;
+
+    fn message() -> (LinkMessage, Vec<u8>) {
+        let mut link = LinkMessage::default();
+        link.header.index = 7;
+        link.header.flags = LinkFlags::Up | LinkFlags::Promisc;
+        link.attributes = vec![
+            LinkAttribute::IfName("veth7".to_owned()),
+            LinkAttribute::IfAlias("netcore:web/web-1/eth0".to_owned()),
+            LinkAttribute::Group(5),
+            LinkAttribute::Mtu(1450),
+            LinkAttribute::Address(vec![2, 0, 0, 0, 0, 7]),
+            LinkAttribute::Controller(3),
+            LinkAttribute::Link(9),
+            LinkAttribute::LinkNetNsId(4),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Veth),
+                LinkInfo::PortKind(InfoPortKind::Bridge),
+                LinkInfo::PortData(InfoPortData::BridgePort(vec![
+                    InfoBridgePort::HairpinMode(true),
+                    InfoBridgePort::Isolated(true),
+                ])),
+            ]),
+        ];
+        let bytes = encode(RouteNetlinkMessage::NewLink(link.clone()), 0);
+        (link, bytes)
+    }
+
+    #[test]
+    fn a_message_reads_the_same_either_way() {
+        let (link, bytes) = message();
+        assert_eq!(read(&bytes, &|name| name == "veth7"), Some(Seen::from(&link)));
+        assert_eq!(read(&bytes, &|name| name == "veth8"), None);
+    }
+
+    #[test]
+    fn a_message_that_is_cut_off_is_read_as_far_as_it_goes() {
+        let (_, bytes) = message();
+        for length in 0..bytes.len() {
+            let seen = read(&bytes[..length], &|_| true);
+            assert!(seen.is_none_or(|seen| seen.index == 7 && seen.name == "veth7"));
+        }
+    }
+}
