@@ -6,11 +6,14 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::thread;
 
 use common::{Host, run, wish};
 use netcore::engine::{Outcome, RepairOptions};
 use netcore::kernel::Kernel;
 use netcore::model::{LinkKind, Mark, NatRule, Object, Place, Sysctl};
+use netcore::store::Store;
 
 const CHECK: RepairOptions = RepairOptions { network: None, check: true };
 
@@ -86,6 +89,69 @@ fn after_total_loss_of_the_firewall_one_transaction_is_enough() {
     assert_eq!(sorted(&host), whole);
     let again = run(host.engine.repair(&RepairOptions::default())).unwrap();
     assert_eq!(again.objects, []);
+}
+
+/// A crowd on one network, and their firewall gone.
+fn crowd() -> Host {
+    let host = Host::new();
+    let web = host.network("web", "10.20.0.0/16");
+    run(async {
+        for number in 0..100 {
+            host.engine.attach(&web, wish(&format!("c{number}")).publish(9000 + number, 80)).await.unwrap();
+        }
+    });
+    host
+}
+
+fn lose_firewall(host: &Host) {
+    for object in host.kernel.objects() {
+        if matches!(object, Object::Nat(_)) {
+            host.kernel.take(&object);
+        }
+    }
+}
+
+#[test]
+fn a_crowd_comes_back_in_one_transaction_and_leaves_no_lock_behind() {
+    let host = crowd();
+    let (whole, records) = (sorted(&host), host.records());
+    lose_firewall(&host);
+    host.kernel.fail_after(1);
+    let report = run(host.engine.repair(&RepairOptions::default())).unwrap();
+    assert!(host.kernel.disarm(), "one change to the kernel, not more: {report:?}");
+    assert_eq!((sorted(&host), host.records()), (whole, records));
+    let web = host.network("web", "10.20.0.0/16");
+    run(host.engine.detach(&web, "c0")).unwrap();
+}
+
+/// Of a network where somebody is being detached, each attachment is locked by itself.
+#[test]
+fn one_of_a_crowd_that_goes_meanwhile_is_waited_for_and_not_brought_back() {
+    let host = crowd();
+    let web = host.network("web", "10.20.0.0/16");
+    let store = Store::new(host.directory.path().join("records"));
+    lose_firewall(&host);
+    let id = wish("c7").id;
+    let (shared, own) = (store.share_network(&web.name).unwrap(), store.lock_attachment(&web, &id).unwrap());
+    let inode = fs::metadata(host.directory.path().join("records/web/c7@eth0.bridge.lock")).unwrap().ino();
+    let report = thread::scope(|scope| {
+        let repair = scope.spawn(|| run(host.engine.repair(&RepairOptions::default())).unwrap());
+        // proc_locks(5): who waits comes behind an arrow.
+        let is_waited_for = |line: &str| line.contains("->") && line.contains(&format!(":{inode} "));
+        while !fs::read_to_string("/proc/locks").unwrap().lines().any(is_waited_for) {
+            assert!(!repair.is_finished(), "it did not wait");
+            thread::yield_now();
+        }
+        store.remove(&web, &id).unwrap();
+        drop((own, shared));
+        repair.join().unwrap()
+    });
+    let of_it = |object: &Object| object.mark().is_some_and(|mark| mark.to_string().contains("/c7/"));
+    assert!(report.objects.iter().all(|object| object.who != "web/c7"), "{report:?}");
+    assert!(!host.kernel.objects().iter().any(|object| matches!(object, Object::Nat(_)) && of_it(object)));
+    assert_eq!(report.count(|outcome| *outcome == Outcome::Restored), report.objects.len(), "{report:?}");
+    assert!(report.objects.len() > 2 * 99, "{report:?}");
+    assert_eq!(report.faults, [""; 0]);
 }
 
 #[test]

@@ -50,6 +50,8 @@ impl World {
 /// What somebody does to the host, and what the watch has to have brought back.
 const DAMAGE: &[(&str, &str)] = &[
     ("nft flush ruleset", "firewall table inet netcore"),
+    ("nft flush ruleset; ip link set VETH nomaster", "link VETH ↔ eth0"),
+    ("ip addr flush dev web; nft flush ruleset", "address fd20::1/64 on web (host)"),
     ("nft delete table inet netcore", "firewall table inet netcore"),
     ("nft flush chain inet netcore prerouting", "firewall table inet netcore"),
     ("nft delete element inet netcore publish4 '{ tcp . 8080 }'", "publish 8080/tcp → 10.20.0.2:80"),

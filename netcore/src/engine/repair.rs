@@ -8,6 +8,8 @@
 //! What is inside a container is its own: plugins chained behind us tune it, and so does what runs
 //! there. It is made anew only when the link that leads there is gone.
 
+mod hold;
+
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -15,13 +17,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Engine, desired, shares_host};
+use self::hold::Held;
+use super::{Engine, desired};
 use crate::apply::apply_each;
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
 use crate::model::{AttachmentId, Iptables, Key, Link, LinkKind, Name, NatRule, Network, Object, Phase, Place, State};
 use crate::plan::{Drift, Step, drift, plan_around};
-use crate::store::{self, Lock, Record};
+use crate::store::{self, Record};
 
 /// What a [repair](Engine::repair) is to do.
 #[derive(Clone, Debug, Default)]
@@ -90,6 +93,17 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// How much of what records ask for is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// All of it.
+    Everything,
+    /// What is mended by itself, whatever the links are like: settings and the firewall.
+    WhatStandsAlone,
+    /// All but the attachments' own links, which are by far the most.
+    AllButOwnLinks,
+}
+
 /// Rules that replaced others of another shape have lost the elements of theirs, and a tunnel the
 /// ways through it, which shows only at a second look. There is nothing to be found at a third.
 const ROUNDS: usize = 2;
@@ -104,17 +118,24 @@ impl<K: Kernel> Engine<K> {
     /// not answer. Everything else is in the report.
     pub async fn repair(&self, options: &RepairOptions) -> Result<Repair> {
         let (records, faults) = self.store.records(options.network.as_ref())?;
-        self.repair_records(records, faults, options.check, options.network.is_none().then_some(false)).await
+        let thrown = options.network.is_none().then_some(false);
+        self.repair_records(records, faults, options.check, Extent::Everything, thrown).await
     }
 
     /// As [`repair`](Self::repair), of everything; if forwarding was `thrown` on for all interfaces,
     /// those where it was off come off again.
     pub(super) async fn repair_all(&self, thrown: bool) -> Result<Repair> {
         let (records, faults) = self.store.records(None)?;
-        self.repair_records(records, faults, false, Some(thrown)).await
+        self.repair_records(records, faults, false, Extent::Everything, Some(thrown)).await
     }
 
-    /// As [`repair`](Self::repair), of those records alone; if forwarding was `thrown` on for all
+    /// As [`repair`](Self::repair), to that `extent`, for those who know that nothing else was lost.
+    pub(super) async fn repair_to(&self, extent: Extent) -> Result<Repair> {
+        let (records, faults) = self.store.records(None)?;
+        self.repair_records(records, faults, false, extent, None).await
+    }
+
+    /// As [`repair`](Self::repair), of those records alone and to that `extent`; if forwarding was `thrown` on for all
     /// interfaces, those where it was off come off again. Nothing is known of that with a part of the
     /// records.
     pub(super) async fn repair_records(
@@ -122,13 +143,15 @@ impl<K: Kernel> Engine<K> {
         records: Vec<Record>,
         faults: Vec<Error>,
         check: bool,
+        extent: Extent,
         thrown: Option<bool>,
     ) -> Result<Repair> {
         let faults = faults.iter().map(Error::to_string).collect();
         let mut report = Repair { attachments: records.len(), objects: Vec::new(), faults };
         let host = self.kernel.enter(None).await?;
 
-        let wishes = self.wishes(records, &mut report);
+        let mut wishes = self.wishes(records, &mut report);
+        wishes.narrow(extent);
         let seen = wishes.observe(&host).await?;
         let drifts = drift(&wishes.objects, &seen);
         let suspects: HashSet<usize> = drifts.iter().filter_map(|drift| wishes.owner_of(&drift.object)).collect();
@@ -141,10 +164,14 @@ impl<K: Kernel> Engine<K> {
         }
         let switches: Vec<Object> =
             wishes.objects.iter().filter(|object| matches!(object, Object::Sysctl(_))).cloned().collect();
-        let suspects = wishes.records.into_iter().enumerate().filter(|(place, _)| suspects.contains(place));
-        let (records, _locks) = self.hold(suspects.map(|(_, record)| record), &mut report).await;
+        let Wishes { mut records, objects, owners } = wishes;
+        let all = suspects.len() == records.len();
+        let mut place = 0..;
+        records.retain(|_| place.next().is_some_and(|place| suspects.contains(&place)));
+        let Held { records, unchanged, locks: _locks } = self.hold(records, &mut report).await;
         let _ways = self.hold_ways(records.iter().map(|record| &record.network))?;
-        let mut wishes = self.wishes(records, &mut report);
+        let mut wishes =
+            if all && unchanged { Wishes { records, objects, owners } } else { self.wishes(records, &mut report) };
         if drifts.iter().all(|drift| stands_alone(&drift.object)) {
             // To look at a thousand links once more would take longer than all the rest.
             wishes.objects.retain(stands_alone);
@@ -195,47 +222,6 @@ impl<K: Kernel> Engine<K> {
     /// [`Error::Conflict`] when the file is not of our writing, [`Error::File`].
     pub fn unpersist(&self) -> Result<Option<PathBuf>> {
         store::unpersist(Path::new("/"))
-    }
-
-    /// Locks what `records` are about, and reads them again: an attachment may have come about, or
-    /// gone, meanwhile.
-    async fn hold(&self, records: impl Iterator<Item = Record>, report: &mut Repair) -> (Vec<Record>, Vec<Lock>) {
-        let (mut held, mut own, mut left) = (Vec::new(), Vec::new(), Vec::new());
-        // What attachments have in common is locked once for all of them.
-        let (mut shared, mut host): (HashMap<Name, Lock>, Option<Lock>) = (HashMap::new(), None);
-        for record in records {
-            let (name, id) = (record.network.name.clone(), record.attachment.id.clone());
-            let attempt = || {
-                if let Entry::Vacant(new) = shared.entry(name.clone()) {
-                    new.insert(self.store.share_network(&name)?);
-                }
-                if host.is_none() && shares_host(&record.network, &record.attachment) {
-                    host = Some(self.store.share_host()?);
-                }
-                let lock = self.store.lock_attachment(&record.network, &id)?;
-                let network = record.network.clone();
-                Ok::<_, Error>((lock, network, self.store.reload(record)?))
-            };
-            match attempt() {
-                Ok((lock, _, Some(record))) => {
-                    held.push(record);
-                    own.push(lock);
-                }
-                Ok((lock, network, None)) => {
-                    lock.remove();
-                    left.push(network);
-                }
-                Err(error) => report.faults.push(error.to_string()),
-            }
-        }
-        shared.retain(|name, _| held.iter().any(|record| record.network.name == *name));
-        for network in left {
-            // Looking for the lock has made its directory anew.
-            report.faults.extend(self.tidy(&network, &[]).await.err().map(|error| error.to_string()));
-        }
-        // Let go of in this order: the attachments' own first.
-        own.extend(shared.into_values().chain(host));
-        (held, own)
     }
 
     /// Repairs what differs from `wishes`; says whether another look may show more.
@@ -384,6 +370,17 @@ impl Wishes {
             }
         }
         Ok(seen)
+    }
+
+    fn narrow(&mut self, extent: Extent) {
+        let owners = &self.owners;
+        self.objects.retain(|object| match extent {
+            Extent::Everything => true,
+            Extent::WhatStandsAlone => stands_alone(object),
+            Extent::AllButOwnLinks => {
+                object.phase() != Phase::Links || owners.get(&object.key()).is_some_and(|(_, shared)| *shared)
+            }
+        });
     }
 
     fn owner_of(&self, object: &Object) -> Option<usize> {

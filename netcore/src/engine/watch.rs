@@ -11,9 +11,10 @@ use serde::Serialize;
 use tokio::time::{sleep_until, timeout_at};
 
 use super::patience::{Patience, Pause};
+use super::repair::Extent;
 use super::{Engine, Outcome, Repair};
 use crate::error::Result;
-use crate::kernel::{Culprit, Events, Losses};
+use crate::kernel::{Culprit, Events, Losses, Scope};
 use crate::model::Mark;
 
 /// How long nothing more must have been heard before everything is looked at.
@@ -22,6 +23,10 @@ const QUIET: Duration = Duration::from_millis(10);
 const QUIET_OF_ONE: Duration = Duration::from_millis(40);
 /// How long to wait for that at most.
 const UNREST: Duration = Duration::from_millis(200);
+/// How long ago the last look must be for what is lost of the firewall's rules to be looked at without
+/// waiting: a transaction is whole when it is heard of, and nobody who attaches or detaches takes rules
+/// away. What follows is left to settle.
+const CALM: Duration = Duration::from_millis(500);
 
 /// Watches over what the records ask for. See [`Engine::watch`].
 pub struct Watch<'a> {
@@ -104,8 +109,11 @@ impl Engine {
 
     /// A repair of what `losses` say.
     async fn repair_losses(&self, losses: &Losses) -> Result<Repair> {
-        if losses.reasons().next().is_some() {
-            return self.repair_all(losses.threw_all()).await;
+        match losses.scope() {
+            Scope::OfSomebody => {}
+            Scope::Firewall => return self.repair_to(Extent::WhatStandsAlone).await,
+            Scope::Addresses => return self.repair_to(Extent::AllButOwnLinks).await,
+            Scope::Everything => return self.repair_all(losses.threw_all()).await,
         }
         let marks = losses.marks();
         let ports: Vec<&str> = losses.ports().collect();
@@ -114,7 +122,7 @@ impl Engine {
                 || marks.contains(&Mark::of_network(network))
                 || !ports.is_empty() && ports.contains(&id.host_interface(network).as_str())
         })?;
-        self.repair_records(records, faults, false, None).await
+        self.repair_records(records, faults, false, Extent::Everything, None).await
     }
 }
 
@@ -156,8 +164,7 @@ impl Watch<'_> {
         }
         let since = *self.since.get_or_insert_with(Instant::now);
         loop {
-            let quiet = if self.losses.reasons().next().is_some() { QUIET } else { QUIET_OF_ONE };
-            let settled = (Instant::now() + quiet).min(since + UNREST);
+            let settled = (Instant::now() + self.quiet()).min(since + UNREST);
             match timeout_at(settled.into(), self.events.heard(&mut self.heard)).await {
                 Ok(heard) => heard?,
                 Err(_) => break,
@@ -168,6 +175,15 @@ impl Watch<'_> {
             sleep_until(not_before.into()).await;
         }
         Ok(())
+    }
+
+    /// How long nothing more must have been heard before what was lost so far is looked at.
+    fn quiet(&self) -> Duration {
+        match self.losses.scope() {
+            Scope::OfSomebody => QUIET_OF_ONE,
+            Scope::Firewall if self.looked.elapsed() >= CALM => Duration::ZERO,
+            Scope::Firewall | Scope::Addresses | Scope::Everything => QUIET,
+        }
     }
 
     /// Looks at what may be lost, and brings it back.

@@ -54,7 +54,7 @@ mod vlan;
 mod vxlan;
 mod wireguard;
 
-pub use events::{Culprit, Events, Losses};
+pub use events::{Culprit, Events, Losses, Scope};
 pub use inspect::Inspect;
 pub use linux::Linux;
 pub use memory::Memory;

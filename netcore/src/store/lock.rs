@@ -1,6 +1,6 @@
 //! File locks (flock(2)) that can be cleaned away.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,16 @@ impl Lock {
         Self::take(path, File::lock_shared)
     }
 
+    /// The lock if nobody holds it, without waiting.
+    pub(super) fn exclusive_at_once(path: &Path) -> Result<Option<Self>> {
+        let file = open(path)?;
+        match file.try_lock() {
+            Ok(()) if is_in_place(&file, path)? => Ok(Some(Self { _file: file, path: path.to_owned() })),
+            Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(Error::file("lock", path)(error)),
+        }
+    }
+
     /// Lets go, and removes the file. Only the holder of an exclusive lock may do so: whoever
     /// waits for the file finds that it is not the one in the directory any more, and begins anew.
     pub fn remove(self) {
@@ -35,16 +45,20 @@ impl Lock {
         loop {
             let file = open(path)?;
             wait(&file).map_err(Error::file("lock", path))?;
-            let held = file.metadata().map_err(Error::file("lock", path))?;
-            match fs::metadata(path) {
-                Ok(there) if (there.dev(), there.ino()) == (held.dev(), held.ino()) => {
-                    return Ok(Self { _file: file, path: path.to_owned() });
-                }
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(Error::file("lock", path)(error)),
+            if is_in_place(&file, path)? {
+                return Ok(Self { _file: file, path: path.to_owned() });
             }
         }
+    }
+}
+
+/// Whether `file` is still the one in the directory.
+fn is_in_place(file: &File, path: &Path) -> Result<bool> {
+    let held = file.metadata().map_err(Error::file("lock", path))?;
+    match fs::metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (held.dev(), held.ino())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::file("lock", path)(error)),
     }
 }
 

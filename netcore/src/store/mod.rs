@@ -135,6 +135,15 @@ impl Store {
         Lock::exclusive(&self.network_lock(network))
     }
 
+    /// As [`lock_network`](Self::lock_network) if no attachment of `network` is changing; nothing, at
+    /// once, if one is.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn lock_calm_network(&self, network: &Name) -> Result<Option<Lock>> {
+        Lock::exclusive_at_once(&self.network_lock(network))
+    }
+
     /// Waits until nobody takes away what attachments of several networks share, and keeps it so.
     ///
     /// # Errors
@@ -179,16 +188,11 @@ impl Store {
         read(&self.file(network, id, "json"))
     }
 
-    /// The same record as it is now, if it is still there.
-    ///
-    /// # Errors
-    /// As [`load`](Self::load).
-    pub fn reload(&self, record: Record) -> Result<Option<Record>> {
-        let path = self.file(&record.network, &record.attachment.id, "json");
-        match fs::metadata(&path) {
-            Ok(file) if record.stamp.0.is_some() && record.stamp.0 == Stamp::of(&file).0 => Ok(Some(record)),
-            _ => read(&path),
-        }
+    /// Whether `record` is there as it was read.
+    #[must_use]
+    pub fn is_unchanged(&self, record: &Record) -> bool {
+        let file = fs::metadata(self.file(&record.network, &record.attachment.id, "json"));
+        file.is_ok_and(|file| record.stamp.0.is_some() && record.stamp.0 == Stamp::of(&file).0)
     }
 
     /// Writes `record`, whole or not at all.
@@ -425,8 +429,9 @@ fn read(path: &Path) -> Result<Option<Record>> {
     let attempt = || {
         let mut file = fs::File::open(path)?;
         let metadata = file.metadata()?;
-        let mut text = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default() + 1);
-        file.read_to_end(&mut text)?;
+        // Written whole and renamed, it does not grow.
+        let mut text = vec![0; usize::try_from(metadata.len()).unwrap_or_default()];
+        file.read_exact(&mut text)?;
         Ok::<_, std::io::Error>((text, Stamp::of(&metadata)))
     };
     let (text, stamp) = match attempt() {
@@ -503,6 +508,36 @@ mod tests {
             assert!(message.contains(reason) && message.contains("web-1@eth0.none.json"), "{message}");
             assert!(path.exists());
         }
+    }
+
+    #[test]
+    fn a_calm_network_is_locked_at_once_and_one_in_use_is_not() {
+        let (_directory, store) = store();
+        let web = Name::new("web").unwrap();
+        let calm = || store.lock_calm_network(&web).unwrap();
+        let attaching = store.share_network(&web).unwrap();
+        assert!(calm().is_none());
+        drop(attaching);
+        let whole = calm();
+        assert!(whole.is_some() && calm().is_none());
+        drop(whole);
+        let _attaching = store.share_network(&web).unwrap();
+    }
+
+    #[test]
+    fn a_record_is_unchanged_until_it_is_written_again() {
+        let (_directory, store) = store();
+        let wish = record("web-1");
+        let (network, id) = (&wish.network, &wish.attachment.id);
+        let _lock = store.lock_attachment(network, id).unwrap();
+        store.save(&wish).unwrap();
+        let read = store.load(network, id).unwrap().unwrap();
+        assert!(store.is_unchanged(&read) && !store.is_unchanged(&wish), "what was not read has no file");
+        store.save(&wish).unwrap();
+        assert!(!store.is_unchanged(&read));
+        let read = store.load(network, id).unwrap().unwrap();
+        store.remove(network, id).unwrap();
+        assert!(!store.is_unchanged(&read));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use nftnl_sys::libc;
 
-pub use losses::{Culprit, Losses};
+pub use losses::{Culprit, Losses, Scope};
 pub(super) use routing::{NETCONFA_FORWARDING, NETCONFA_IFINDEX, NETCONFA_IFINDEX_ALL};
 pub(super) use socket::{Message, Socket};
 

@@ -48,7 +48,7 @@ pub(super) fn read(message: Message<'_>, own_port: Option<u32>, transaction: &mu
     }
     let Some(table) = attribute(attributes, TABLE) else { return };
     if iptables::concerns_us(header[0], table, verb, attributes) {
-        transaction.everything("iptables' rules were changed");
+        transaction.of_firewall("iptables' rules were changed");
     }
     if !nft::is_our_table(header[0].into(), table) {
         return;
@@ -56,7 +56,7 @@ pub(super) fn read(message: Message<'_>, own_port: Option<u32>, transaction: &mu
     if verb == libc::NFT_MSG_DELSETELEM {
         element(attributes, transaction);
     } else {
-        transaction.everything("the firewall's rules were changed");
+        transaction.of_firewall("the firewall's rules were changed");
     }
 }
 
@@ -73,7 +73,7 @@ fn element(message: &[u8], transaction: &mut Losses) {
     }
     let of_claims = attribute(message, NFTA_SET_ELEM_LIST_SET).is_some_and(nft::is_set_of_claims);
     if any_unmarked && !(of_claims && transaction.has_marks()) {
-        transaction.everything("an element of the firewall was removed");
+        transaction.of_firewall("an element of the firewall was removed");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Many interfaces out of all there are, as one listing has them. A host has a thousand ends of
 //! pairs, of which each message carries some hundred facts: of those, ours are read where they lie
-//! ([`raw`]). Whatever else there is, is little, and decoded as anywhere.
+//! ([`raw`](crate::kernel::raw)). Whatever else there is, is little, and decoded as anywhere.
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkMessage;
