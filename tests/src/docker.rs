@@ -11,8 +11,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running dockerd whose state is in the host's own `/run`, with the image `bb:1`.
 pub struct Docker {
-    host: Host,
     _daemon: Daemon,
+    // Behind it: a host ends when all of its processes have, and been waited for.
+    host: Host,
 }
 
 impl Docker {
@@ -46,7 +47,7 @@ impl Docker {
         wait_for("dockerd answers", PATIENCE, || host.try_run("docker version").status.success());
         host.run(&busybox_rootfs(&format!("{HOME}/rootfs")));
         host.run(&format!("docker import -m bb {HOME}/rootfs.tar bb:1"));
-        Self { host: host.clone(), _daemon: daemon }
+        Self { _daemon: daemon, host: host.clone() }
     }
 
     /// Runs `docker COMMAND`, and gives back what it printed.

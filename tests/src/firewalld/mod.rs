@@ -61,9 +61,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running firewalld; it ends when it is dropped, and so does its bus.
 pub struct Firewalld {
-    host: Host,
     daemon: Option<Daemon>,
     _bus: Daemon,
+    // Behind them: a host ends when all of its processes have, and been waited for.
+    host: Host,
 }
 
 impl Firewalld {
@@ -114,7 +115,7 @@ impl Firewalld {
     #[must_use]
     pub fn start_on(host: &Host) -> Self {
         let bus = bus(host);
-        let mut firewalld = Self { host: host.clone(), daemon: None, _bus: bus };
+        let mut firewalld = Self { daemon: None, _bus: bus, host: host.clone() };
         firewalld.start();
         firewalld
     }
@@ -158,6 +159,17 @@ impl Firewalld {
         }
     }
 
+    /// Keeps it from doing anything, as a long reload does, until what is returned is dropped.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn held_up(&self) -> HeldUp {
+        let held_up = HeldUp(self.daemon.as_ref().expect("it runs").pid());
+        held_up.signal("STOP");
+        held_up
+    }
+
     /// Calls `firewall-cmd`, and gives back what it printed.
     ///
     /// # Panics
@@ -171,6 +183,22 @@ impl Firewalld {
     pub fn bound(&self) -> (String, String) {
         let list = |manner| self.command(&format!("{manner} --zone=netcore --list-interfaces"));
         (list(""), list("--permanent"))
+    }
+}
+
+/// A firewalld that does nothing.
+pub struct HeldUp(u32);
+
+impl HeldUp {
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args(["-s", signal, &self.0.to_string()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "kill -s {signal} {}", self.0);
+    }
+}
+
+impl Drop for HeldUp {
+    fn drop(&mut self) {
+        self.signal("CONT");
     }
 }
 
