@@ -79,6 +79,35 @@ fn nothing_has_to_be_called_under_watch_with_iptables() {
 }
 
 #[test]
+fn what_is_ours_is_mended_while_firewalld_has_no_time() {
+    needs_firewalld!();
+    let world = World::new(Backend::Nftables);
+    let watching = Watching::on(&world.host);
+    let reasons = |reason: &str| watching.said().contains(reason);
+    wait_for("firewalld is listened to", watch::PATIENCE, || reasons("firewalld is listened to"));
+    let busy = world.firewalld.held_up();
+    world.host.run("nft delete table inet netcore");
+    let told = || watching.events("looked").pop().expect("it was listened to");
+    let objects = || told()["objects"].as_array().cloned().unwrap_or_default();
+    wait_for("the table is back", watch::PATIENCE, || !objects().is_empty());
+    // Nobody has waited for firewalld, which would be named as one that does not answer.
+    for object in objects() {
+        assert_eq!(object["outcome"]["outcome"], "restored", "{object}");
+        assert!(!object["object"].as_str().unwrap().contains("firewalld"), "{object}");
+    }
+    for address in [Outside::HOST_V4, Outside::HOST_V6] {
+        assert_eq!(who_answers(&*world.outside, address, 8080), "web-1");
+    }
+    drop(busy);
+    // What firewalld lets through is closed by our table again.
+    let closed = || objects().iter().any(|object| object["found"] == "closed to the outside off");
+    wait_for("what is firewalld's is looked at", watch::PATIENCE, closed);
+    world.works();
+    world.is_closed();
+    world.is_intact();
+}
+
+#[test]
 fn a_binding_that_was_lost_is_named_and_comes_back() {
     needs_firewalld!();
     let world = World::new(Backend::Nftables);

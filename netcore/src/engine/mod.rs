@@ -19,6 +19,7 @@ mod resolve;
 mod shares;
 mod sharing;
 mod switches;
+mod unasked;
 mod watch;
 
 use std::collections::HashSet;

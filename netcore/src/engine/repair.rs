@@ -52,6 +52,14 @@ impl Repair {
     pub fn count(&self, outcome: impl Fn(&Outcome) -> bool) -> usize {
         self.objects.iter().filter(|object| outcome(&object.outcome)).count()
     }
+
+    /// Adds what was found and done of another part of the same records.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.attachments = self.attachments.max(other.attachments);
+        self.objects.extend(other.objects);
+        let new = other.faults.into_iter().filter(|fault| !self.faults.contains(fault));
+        self.faults.extend(new.collect::<Vec<_>>());
+    }
 }
 
 /// An object that was not as it should be.
@@ -104,6 +112,30 @@ pub(super) enum Extent {
     AllButOwnLinks,
 }
 
+/// By whom what records ask for is brought about. firewalld answers when it has time, and in the middle
+/// of a reload that is when the reload is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Ours, and firewalld's behind it.
+    Whole,
+    /// What is ours to do.
+    Ours,
+    /// What firewalld is asked for.
+    Firewallds,
+}
+
+/// What is looked at of what records ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reach {
+    pub(super) extent: Extent,
+    pub(super) part: Part,
+}
+
+impl Reach {
+    /// All of it.
+    const ALL: Self = Self { extent: Extent::Everything, part: Part::Whole };
+}
+
 /// Rules that replaced others of another shape have lost the elements of theirs, and a tunnel the
 /// ways through it, which shows only at a second look. There is nothing to be found at a third.
 const ROUNDS: usize = 2;
@@ -119,23 +151,23 @@ impl<K: Kernel> Engine<K> {
     pub async fn repair(&self, options: &RepairOptions) -> Result<Repair> {
         let (records, faults) = self.store.records(options.network.as_ref())?;
         let thrown = options.network.is_none().then_some(false);
-        self.repair_records(records, faults, options.check, Extent::Everything, thrown).await
+        self.repair_records(records, faults, options.check, Reach::ALL, thrown).await
     }
 
-    /// As [`repair`](Self::repair), of everything; if forwarding was `thrown` on for all interfaces,
+    /// As [`repair`](Self::repair), of that `part` of everything; if forwarding was `thrown` on for all interfaces,
     /// those where it was off come off again.
-    pub(super) async fn repair_all(&self, thrown: bool) -> Result<Repair> {
+    pub(super) async fn repair_all(&self, part: Part, thrown: bool) -> Result<Repair> {
         let (records, faults) = self.store.records(None)?;
-        self.repair_records(records, faults, false, Extent::Everything, Some(thrown)).await
+        self.repair_records(records, faults, false, Reach { extent: Extent::Everything, part }, Some(thrown)).await
     }
 
-    /// As [`repair`](Self::repair), to that `extent`, for those who know that nothing else was lost.
-    pub(super) async fn repair_to(&self, extent: Extent) -> Result<Repair> {
+    /// As [`repair`](Self::repair), within that `reach`, for those who know that nothing else was lost.
+    pub(super) async fn repair_within(&self, reach: Reach) -> Result<Repair> {
         let (records, faults) = self.store.records(None)?;
-        self.repair_records(records, faults, false, extent, None).await
+        self.repair_records(records, faults, false, reach, None).await
     }
 
-    /// As [`repair`](Self::repair), of those records alone and to that `extent`; if forwarding was `thrown` on for all
+    /// As [`repair`](Self::repair), of those records alone and within that `reach`; if forwarding was `thrown` on for all
     /// interfaces, those where it was off come off again. Nothing is known of that with a part of the
     /// records.
     pub(super) async fn repair_records(
@@ -143,7 +175,7 @@ impl<K: Kernel> Engine<K> {
         records: Vec<Record>,
         faults: Vec<Error>,
         check: bool,
-        extent: Extent,
+        reach: Reach,
         thrown: Option<bool>,
     ) -> Result<Repair> {
         let faults = faults.iter().map(Error::to_string).collect();
@@ -151,11 +183,11 @@ impl<K: Kernel> Engine<K> {
         let host = self.kernel.enter(None).await?;
 
         let mut wishes = self.wishes(records, &mut report);
-        wishes.narrow(extent);
+        wishes.narrow(reach);
         let seen = wishes.observe(&host).await?;
         let drifts = drift(&wishes.objects, &seen);
         let suspects: HashSet<usize> = drifts.iter().filter_map(|drift| wishes.owner_of(&drift.object)).collect();
-        let thrown = thrown.filter(|_| !check);
+        let thrown = thrown.filter(|_| !check && part != Part::Firewallds);
         if suspects.is_empty() {
             if let Some(thrown) = thrown {
                 report.objects.extend(kept_off(self.keep_off(&host, &wishes.objects, thrown).await?));
@@ -172,6 +204,7 @@ impl<K: Kernel> Engine<K> {
         let _ways = self.hold_ways(records.iter().map(|record| &record.network))?;
         let mut wishes =
             if all && unchanged { Wishes { records, objects, owners } } else { self.wishes(records, &mut report) };
+        wishes.narrow(reach);
         if drifts.iter().all(|drift| stands_alone(&drift.object)) {
             // To look at a thousand links once more would take longer than all the rest.
             wishes.objects.retain(stands_alone);
@@ -372,13 +405,22 @@ impl Wishes {
         Ok(seen)
     }
 
-    fn narrow(&mut self, extent: Extent) {
+    /// Leaves what is within `reach`.
+    fn narrow(&mut self, reach: Reach) {
         let owners = &self.owners;
-        self.objects.retain(|object| match extent {
-            Extent::Everything => true,
-            Extent::WhatStandsAlone => stands_alone(object),
-            Extent::AllButOwnLinks => {
-                object.phase() != Phase::Links || owners.get(&object.key()).is_some_and(|(_, shared)| *shared)
+        self.objects.retain(|object| {
+            let is_firewallds = object.phase() == Phase::Firewalld;
+            let part = match reach.part {
+                Part::Whole => true,
+                Part::Ours => !is_firewallds,
+                Part::Firewallds => is_firewallds,
+            };
+            part && match reach.extent {
+                Extent::Everything => true,
+                Extent::WhatStandsAlone => stands_alone(object),
+                Extent::AllButOwnLinks => {
+                    object.phase() != Phase::Links || owners.get(&object.key()).is_some_and(|(_, shared)| *shared)
+                }
             }
         });
     }

@@ -4,14 +4,20 @@
 //! left to settle for a moment, since changes come in bunches; then what may be lost is looked at,
 //! and mended, by [`repair`](Engine::repair) or the same for a few attachments. An attachment on its
 //! way out looks like a loss until its record is gone: that is found out under its lock.
+//!
+//! What firewalld is asked for comes last, when it has time ([`Unasked`]): what is ours to bring back
+//! does not wait for that.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use futures::future::{Either, select};
 use serde::Serialize;
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::{sleep_until, timeout, timeout_at};
 
 use super::patience::{Patience, Pause};
-use super::repair::Extent;
+use super::repair::{Extent, Part, Reach};
+use super::unasked::Unasked;
 use super::{Engine, Outcome, Repair};
 use crate::error::Result;
 use crate::kernel::{Culprit, Events, Losses, Scope};
@@ -27,6 +33,8 @@ const UNREST: Duration = Duration::from_millis(200);
 /// waiting: a transaction is whole when it is heard of, and nobody who attaches or detaches takes rules
 /// away. What follows is left to settle.
 const CALM: Duration = Duration::from_millis(500);
+/// How long a firewalld that has time takes to say so, so that all can be told at once.
+const GRACE: Duration = Duration::from_millis(20);
 
 /// Watches over what the records ask for. See [`Engine::watch`].
 pub struct Watch<'a> {
@@ -37,6 +45,8 @@ pub struct Watch<'a> {
     since: Option<Instant>,
     /// What was heard last, and is not among the losses yet.
     heard: Losses,
+    /// What firewalld is still to be asked about.
+    unasked: Unasked,
     patience: Patience,
     /// How often to look without having heard anything.
     every: Option<Duration>,
@@ -101,19 +111,20 @@ impl Engine {
             losses,
             since: None,
             heard: Losses::default(),
+            unasked: Unasked::default(),
             patience: Patience::default(),
             every: None,
             looked: Instant::now(),
         })
     }
 
-    /// A repair of what `losses` say.
-    async fn repair_losses(&self, losses: &Losses) -> Result<Repair> {
+    /// A repair of that `part` of what `losses` say.
+    async fn repair_losses(&self, losses: &Losses, part: Part) -> Result<Repair> {
         match losses.scope() {
             Scope::OfSomebody => {}
-            Scope::Firewall => return self.repair_to(Extent::WhatStandsAlone).await,
-            Scope::Addresses => return self.repair_to(Extent::AllButOwnLinks).await,
-            Scope::Everything => return self.repair_all(losses.threw_all()).await,
+            Scope::Firewall => return self.repair_within(Reach { extent: Extent::WhatStandsAlone, part }).await,
+            Scope::Addresses => return self.repair_within(Reach { extent: Extent::AllButOwnLinks, part }).await,
+            Scope::Everything => return self.repair_all(part, losses.threw_all()).await,
         }
         let marks = losses.marks();
         let ports: Vec<&str> = losses.ports().collect();
@@ -122,7 +133,7 @@ impl Engine {
                 || marks.contains(&Mark::of_network(network))
                 || !ports.is_empty() && ports.contains(&id.host_interface(network).as_str())
         })?;
-        self.repair_records(records, faults, false, Extent::Everything, None).await
+        self.repair_records(records, faults, false, Reach { extent: Extent::Everything, part }, None).await
     }
 }
 
@@ -153,12 +164,26 @@ impl Watch<'_> {
     /// [`Error::Kernel`](crate::Error::Kernel) when listening fails for good.
     pub async fn trouble(&mut self) -> Result<()> {
         while self.losses.is_empty() {
-            match self.every.and_then(|every| self.looked.checked_add(every)) {
-                None => self.events.heard(&mut self.heard).await?,
-                Some(next) => match timeout_at(next.into(), self.events.heard(&mut self.heard)).await {
-                    Ok(heard) => heard?,
-                    Err(_) => self.heard.everything("it is time"),
+            let next = self.every.and_then(|every| self.looked.checked_add(every));
+            let either = async {
+                match select(pin!(self.events.heard(&mut self.heard)), pin!(self.unasked.answered())).await {
+                    Either::Left((heard, _)) => heard.map(|()| false),
+                    Either::Right(_) => Ok(true),
+                }
+            };
+            let answered = match next {
+                None => either.await?,
+                Some(next) => match timeout_at(next.into(), either).await {
+                    Ok(answered) => answered?,
+                    Err(_) => {
+                        self.heard.everything("it is time");
+                        false
+                    }
                 },
+            };
+            if answered {
+                // What firewalld is asked about has settled long ago.
+                return Ok(());
             }
             self.losses.merge(std::mem::take(&mut self.heard));
         }
@@ -195,16 +220,18 @@ impl Watch<'_> {
         let losses = std::mem::take(&mut self.losses);
         let since = self.since.take().unwrap_or_else(Instant::now);
         self.looked = Instant::now();
-        match self.engine.repair_losses(&losses).await {
-            Ok(repair) => {
+        match self.repair(&losses).await {
+            Ok((repair, asked)) => {
                 let now = Instant::now();
                 let restored = repair.objects.iter().filter(|object| object.outcome == Outcome::Restored);
                 let pause =
                     self.patience.restored(restored.map(|object| format!("{} {}", object.who, object.object)), now);
+                let mut about = asked;
+                about.merge(losses);
                 Ok(Mended {
                     repair,
-                    reasons: losses.reasons().map(str::to_owned).collect(),
-                    by: losses.culprit().cloned(),
+                    reasons: about.reasons().map(str::to_owned).collect(),
+                    by: about.culprit().cloned(),
                     took: now - since,
                     fight: pause.map(|Pause { length, times }| Fight { times, pause: length }),
                 })
@@ -216,6 +243,28 @@ impl Watch<'_> {
                 Err(error)
             }
         }
+    }
+
+    /// Repairs what `losses` say, and then what firewalld is asked for, if it has time: also what that
+    /// is about. Otherwise that is left for later.
+    async fn repair(&mut self, losses: &Losses) -> Result<(Repair, Losses)> {
+        let mut repair = match losses.is_empty() {
+            true => Repair::default(),
+            false => self.engine.repair_losses(losses, Part::Ours).await?,
+        };
+        self.unasked.add(losses.clone(), &self.engine.kernel);
+        let answered = timeout(GRACE, self.unasked.answered());
+        let more = match select(pin!(answered), pin!(self.events.heard(&mut self.heard))).await {
+            Either::Left(_) => Ok(()),
+            Either::Right((more, _)) => more,
+        };
+        more?;
+        self.losses.merge(std::mem::take(&mut self.heard));
+        let asked = self.unasked.take().unwrap_or_default();
+        if !asked.is_empty() {
+            repair.merge(self.engine.repair_losses(&asked, Part::Firewallds).await?);
+        }
+        Ok((repair, asked))
     }
 }
 

@@ -29,6 +29,10 @@ const RUNTIME: &str = "org.fedoraproject.FirewallD1.zone";
 pub(super) const PERMANENT: &str = "org.fedoraproject.FirewallD1.config";
 const PERMANENT_ZONE: &str = "org.fedoraproject.FirewallD1.config.zone";
 
+/// What every service answers as soon as it has time ("Standard Interfaces").
+const PING: Method<'static> =
+    Method { service: SERVICE, path: PATH, interface: "org.freedesktop.DBus.Peer", name: "Ping" };
+
 /// The conversation with firewalld, begun when it is first needed and then kept.
 #[derive(Default)]
 pub(super) struct Firewalld {
@@ -47,6 +51,13 @@ enum Conversation {
 }
 
 impl Firewalld {
+    /// Whether firewalld runs. Waits until it has time to say so, as long as for any answer; one that
+    /// says nothing may have more to say to those who want something of it.
+    pub(super) fn is_there(&self) -> bool {
+        self.begin_anew();
+        !matches!(self.call(PING, &[]), Err(Refusal::NoService))
+    }
+
     /// What is there of `wanted`. Where firewalld does not run, everything is as it should be; where
     /// it does not answer, nothing is, and whoever asks for it is told why.
     pub(super) fn observe(

@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
+use futures::channel::oneshot::{Receiver, channel};
 use ipnetwork::IpNetwork;
 
 use super::batch::{self, Change};
@@ -94,6 +96,18 @@ impl Linux {
     /// What changes of the rule set that are made through this are known by.
     pub(super) fn rule_set_port(&self) -> Result<u32> {
         self.firewall.port()
+    }
+
+    /// Whether firewalld runs, which is known when it has time to say so: seconds later, while it
+    /// reloads. It is waited for beside the calling thread.
+    pub(crate) fn firewalld_is_there(&self) -> Receiver<bool> {
+        let (tell, told) = channel();
+        let firewalld = Arc::clone(&self.firewalld);
+        thread::spawn(move || {
+            // Nobody may be interested any more.
+            let _ = tell.send(firewalld.is_there());
+        });
+        told
     }
 
     /// The connection to `place`; none for a sandbox that was not entered.
