@@ -3,12 +3,13 @@
 //! how a runtime pays for them.
 //!
 //! `bench [--quick] [--json] [--iterations N] [--only PART]`, PART being plugins, overlay,
-//! repair, watch or ports; `make bench` runs it.
+//! repair, watch, reload or ports; `make bench` runs it.
 
 mod contender;
 mod measure;
 mod overlay;
 mod ports;
+mod reload;
 mod report;
 mod scenario;
 mod watch;
@@ -95,6 +96,15 @@ fn main() -> ExitCode {
         eprintln!("bench: watch, {crowd} containers");
         watch::heal(&leases.0, crowd, &mut report);
         watch::storm(&leases.0, crowd, &mut report);
+    }
+    if options.wants("reload") {
+        match reload::missing() {
+            Some(reason) => eprintln!("bench: reload is left out: {reason}"),
+            None => {
+                eprintln!("bench: a firewalld that reloads");
+                reload::compare(if options.quick { 2 } else { 5 }, &mut report);
+            }
+        }
     }
     if options.wants("ports") {
         let ports = if options.quick { 1000 } else { 10_000 };

@@ -171,7 +171,7 @@ impl Row {
 
     fn ratio(&self) -> String {
         match self.unit {
-            _ if self.reference.is_nan() => String::new(),
+            _ if self.reference.is_nan() || self.ours == 0.0 => String::new(),
             _ if matches!(self.goal, Goal::NoMoreThan(_)) => format!("{:.2}x", self.ours / self.reference),
             Unit::Gigabits => format!("{:.2}x", self.ours / self.reference),
             Unit::PerSecond => format!("{:.1}x", self.ours / self.reference),
