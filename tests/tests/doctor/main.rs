@@ -2,6 +2,7 @@
 //! the fault is named, its cure is run as it was printed, and then the same traffic gets through.
 
 mod faults;
+mod lan;
 mod rules;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -50,26 +51,42 @@ impl World {
 
     /// Runs a command as `doctor` printed it.
     fn cure(&self, command: &str) {
-        let netctl = binaries::under_test().join("netctl");
-        self.host.run(&command.replace("netctl ", &format!("{} ", netctl.display())));
+        cure(&self.host, command);
     }
 
     /// What `doctor` says about one flow: its exit code, what stops it, and the cure.
     #[track_caller]
     fn diagnose(&self, flow: &str) -> (i32, String, Option<String>) {
-        let told = netctl(&self.host, &format!("--json doctor --flow '{flow}'"));
-        assert!(matches!(told.code, 0 | 1 | 3), "{flow}: {}{}", told.text, told.complaint);
-        let diagnosis = &told.json()[0];
-        let stopped = &diagnosis["stopped"];
-        let text = format!("{}: {} {}", stopped["at"].as_str().unwrap_or("-"), stopped["by"], diagnosis["doubts"]);
-        (told.code, text, stopped["cure"]["command"].as_str().map(str::to_owned))
+        diagnose(&self.host, flow)
     }
 
     #[track_caller]
     fn passes(&self, flow: &str) {
-        let told = netctl(&self.host, &format!("doctor -v --flow '{flow}'"));
-        assert_eq!(told.code, 0, "{flow}:\n{}{}", told.text, told.complaint);
+        passes(&self.host, flow);
     }
+}
+
+/// Runs a command on `host` as `doctor` printed it.
+fn cure(host: &Host, command: &str) {
+    let netctl = binaries::under_test().join("netctl");
+    host.run(&command.replace("netctl ", &format!("{} ", netctl.display())));
+}
+
+/// What `doctor` says on `host` about one flow: its exit code, what stops it, and the cure.
+#[track_caller]
+fn diagnose(host: &Host, flow: &str) -> (i32, String, Option<String>) {
+    let told = netctl(host, &format!("--json doctor --flow '{flow}'"));
+    assert!(matches!(told.code, 0 | 1 | 3), "{flow}: {}{}", told.text, told.complaint);
+    let diagnosis = &told.json()[0];
+    let stopped = &diagnosis["stopped"];
+    let text = format!("{}: {} {}", stopped["at"].as_str().unwrap_or("-"), stopped["by"], diagnosis["doubts"]);
+    (told.code, text, stopped["cure"]["command"].as_str().map(str::to_owned))
+}
+
+#[track_caller]
+fn passes(host: &Host, flow: &str) {
+    let told = netctl(host, &format!("doctor -v --flow '{flow}'"));
+    assert_eq!(told.code, 0, "{flow}:\n{}{}", told.text, told.complaint);
 }
 
 /// Traffic, and how `doctor` is asked about it.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::packet::{Packet, Wire};
 use super::walk::{Walk, listens};
-use super::world::{HOST, World, addresses, name, way_out};
+use super::world::{HOST, World, addresses, macvlan, name, way_out};
 use super::{Cure, Halt};
 use crate::engine::desired;
 use crate::kernel::Inspect;
@@ -16,7 +16,7 @@ use crate::store::Record;
 pub(super) struct Container<'w, K> {
     pub(super) record: &'w Record,
     pub(super) scene: Scene,
-    kernel: K,
+    pub(super) kernel: K,
     /// The host's end of its link, as it should be.
     link: Option<Link>,
     /// That end, as it is.
@@ -30,7 +30,7 @@ impl<'w, K: Inspect> Container<'w, K> {
             Object::Link(link) if matches!(link.kind, LinkKind::Veth(_)) => Some(link),
             _ => None,
         });
-        if link.is_none() {
+        if link.is_none() && macvlan(record).is_none() {
             let mode = record.network.mode.name();
             return Err(Halt::Lost(format!("{}: the way of mode {mode} is not followed", name(record))));
         }

@@ -7,7 +7,7 @@ use super::cure;
 use super::evaluate::Blame;
 use super::packet::{Packet, Wire};
 use super::walk::{Arrival, Walk, listens};
-use super::world::{HOST, name, way_out};
+use super::world::{HOST, macvlan, name, way_out};
 use super::{Cure, Halt};
 use crate::kernel::Inspect;
 use crate::model::rules::Hook;
@@ -200,8 +200,11 @@ impl<'w, K: Inspect> Walk<'w, K> {
     pub(super) async fn leave(&mut self, out: (Wire, IpAddr), packet: &mut Packet) -> Result<Arrival<'w, K>, Halt> {
         let (wire, next_hop) = out;
         self.link(&wire)?;
-        if let Some(record) = self.world.holder(packet.destination.ip()) {
+        if let Some(record) = self.world.attached(packet.destination.ip()) {
             self.leads_to(record, packet.destination.ip(), &wire, next_hop)?;
+            if let Some(config) = macvlan(record) {
+                self.host_reaches(record, config, &wire)?;
+            }
             return self.reach_container(record, packet, None).await;
         }
         let failed =

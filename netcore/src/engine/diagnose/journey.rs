@@ -59,9 +59,10 @@ pub(super) fn plan<'w, K: Inspect>(
     for record in meant {
         match &record.network.mode {
             Mode::Bridge(_) | Mode::Overlay(_) => journeys.extend(usual(record, world.has_ipv6)),
+            Mode::Macvlan(_) if has_way_out(record) => journeys.push(way_out_of(record, !has_ipv4(record))),
             // Asked about by name, it is not passed over.
             Mode::None(_) => {}
-            _ if about.is_some() => journeys.push(way_out_of(record, addresses(record).all(|own| own.is_ipv6()))),
+            _ if about.is_some() => journeys.push(way_out_of(record, !has_ipv4(record))),
             _ => {}
         }
     }
@@ -105,6 +106,15 @@ fn usual(record: &Record, has_ipv6: bool) -> Vec<Journey<'_>> {
     journeys
 }
 
+/// Whether a container is to have a way out of its own.
+fn has_way_out(record: &Record) -> bool {
+    record.lease.iter().flat_map(|lease| &lease.routes).any(|route| route.dst.prefix() == 0)
+}
+
+fn has_ipv4(record: &Record) -> bool {
+    addresses(record).any(|own| own.is_ipv4())
+}
+
 /// Whether a container is in the host's own namespace.
 fn is_on_host(record: &Record) -> bool {
     matches!(record.network.mode, Mode::Host(_))
@@ -127,7 +137,7 @@ impl<'w> Journey<'w> {
             End::Host => From::Host,
             End::Outside => From::Outside(None),
             End::Address(address) if world.scene.is_local(*address) => From::Host,
-            End::Address(address) => match world.holder(*address) {
+            End::Address(address) => match world.attached(*address) {
                 Some(record) => From::Container(record),
                 None => From::Outside(Some(*address)),
             },

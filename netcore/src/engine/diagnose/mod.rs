@@ -3,7 +3,7 @@
 //!
 //! A packet that does not exist is followed where a real one would go: `journey` says where it starts and
 //! what should become of it; `walk` takes it through the `host` and into or out of a `container`, and
-//! then its answer all the way back. Routing is asked of the kernel itself. Firewall rules, whoever made
+//! then its answer all the way back. `lan` is what is different on a link of the host's. Routing is asked of the kernel itself. Firewall rules, whoever made
 //! them, are run over the packet by `evaluate`; what is not understood of them becomes a doubt. When something of ours is missing, what a check finds is the explanation, and a
 //! repair the cure.
 
@@ -13,6 +13,7 @@ mod evaluate;
 mod hooks;
 mod host;
 mod journey;
+mod lan;
 mod packet;
 mod refusal;
 mod rule;
@@ -122,7 +123,7 @@ impl<K: Inspect> Engine<K> {
     /// Follows `flow`; or without one, the traffic that should get through for `about`, a container or
     /// a network: to each of its published ports from outside and from the host, and from the
     /// container to the outside, over IPv6 only where the host has a way out by it. Without either, that of
-    /// every container on a bridge. Changes nothing, and sends nothing.
+    /// every container on a bridge, or with a default route on a link of the host's. Changes nothing, and sends nothing.
     ///
     /// # Errors
     /// [`Error::Invalid`] when there is no such container or network, [`Error::File`] when the records

@@ -37,7 +37,7 @@ impl<'w, K: Inspect> Walk<'w, K> {
             }
         }
         // What leads to a container is ours.
-        if let Some(record) = self.world.holder(to)
+        if let Some(record) = self.world.attached(to)
             && let Some(halt) = self.world.drift(record, |object| {
                 matches!(object, Object::Link(_) | Object::Address(_)) && object.place() == Some(Place::Host)
             })

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::container::Container;
 use super::journey::{From, Journey, To};
 use super::packet::{Packet, Wire};
-use super::world::{HOST, NOBODY, World, addresses, name};
+use super::world::{HOST, NOBODY, World, addresses, macvlan, name};
 use super::{Cure, Halt, Passed};
 use crate::kernel::Inspect;
 use crate::model::rules::Hook;
@@ -22,12 +22,24 @@ pub(super) struct Walk<'w, K> {
     pub(super) translated: Option<(Packet, Packet)>,
 }
 
+/// What becomes of what a container has sent.
+pub(super) enum Sent<'w> {
+    /// It has come to the host's routing.
+    Host,
+    /// A neighbour gets it, whom nobody routes to.
+    Neighbour(&'w Record),
+    /// It has left past the host.
+    Beyond,
+}
+
 /// Where a packet has come to.
 pub(super) enum Arrival<'w, K> {
     /// A program on the host has it.
     Host,
     /// It has left the host by this interface.
     Outside(Wire),
+    /// It has left past the host, and so comes the answer.
+    Beyond,
     /// A program in a container has it.
     Container(Box<Container<'w, K>>),
 }
@@ -48,6 +60,9 @@ impl<'w, K: Inspect> Walk<'w, K> {
                 packet.source = SocketAddr::new(self.source_for(to).await?, packet.source.port());
                 self.remember(&packet);
                 arrival = self.host_sends(&mut packet).await?;
+            }
+            From::Outside(address) if let Some(record) = self.meant_on_lan() => {
+                (packet, arrival) = self.outside_sends_on_lan(record, address).await?;
             }
             From::Outside(address) => {
                 let (mut wire, next_hop) = self.uplink(address).await?;
@@ -70,8 +85,9 @@ impl<'w, K: Inspect> Walk<'w, K> {
                 packet = self.journey.packet(own, to, port);
                 self.remember(&packet);
                 arrival = match self.container_sends(&container, &mut packet).await? {
-                    Some(neighbour) => self.reach_container(neighbour, &mut packet, Some(&container)).await?,
-                    None => self.host_receives(&mut packet).await?,
+                    Sent::Neighbour(record) => self.reach_container(record, &mut packet, Some(&container)).await?,
+                    Sent::Host => self.host_receives(&mut packet).await?,
+                    Sent::Beyond => Arrival::Beyond,
                 };
             }
         }
@@ -94,11 +110,12 @@ impl<'w, K: Inspect> Walk<'w, K> {
                 answer.came_by = Some(wire);
                 self.host_passes(&mut answer).await?
             }
+            Arrival::Beyond => return self.answer_from_beyond(&mut answer).await,
             Arrival::Container(container) => match self.container_sends(&container, &mut answer).await? {
                 // It never came to the host's routing, and neither does the answer.
-                Some(_) if !packet.dnat => return Ok(()),
-                Some(_) => return Err(self.around_host(container.record, &packet)),
-                None => self.host_passes(&mut answer).await?,
+                Sent::Neighbour(_) | Sent::Beyond if !packet.dnat => return Ok(()),
+                Sent::Neighbour(_) | Sent::Beyond => return Err(self.around_host(container.record, &packet)),
+                Sent::Host => self.host_passes(&mut answer).await?,
             },
         };
         let Some((wire, next_hop)) = out else {
@@ -113,7 +130,7 @@ impl<'w, K: Inspect> Walk<'w, K> {
             Some(record) => {
                 let container = Container::enter(self.world, record).await?;
                 self.leads_to(record, answer.destination.ip(), &wire, next_hop)?;
-                container.is_connected(self)?;
+                self.delivers(&container, &wire).await?;
                 self.enter_hooks(&container, &mut answer)?;
                 self.pass(&name(record), "the answer has arrived");
             }
@@ -183,11 +200,13 @@ impl<'w, K: Inspect> Walk<'w, K> {
     /// The address and port that the container of `record` uses.
     pub(super) async fn destination_from(&self, record: &Record) -> Result<(IpAddr, u16), Halt> {
         let port = self.journey.flow.port;
-        match self.journey.to {
-            To::Address(address) => Ok((address, port)),
-            To::Container(other) => Ok((self.address_of(other)?, port)),
-            To::Outside => Ok((self.uplink(None).await?.1, port)),
-            To::Host => {
+        match (&self.journey.to, macvlan(record)) {
+            (To::Address(address), _) => Ok((*address, port)),
+            (To::Container(other), _) => Ok((self.address_of(other)?, port)),
+            (To::Outside, Some(_)) => Ok((NOBODY[usize::from(self.journey.v6)], port)),
+            (To::Host, Some(config)) => Ok((self.host_address_on_lan(record, config)?, port)),
+            (To::Outside, None) => Ok((self.uplink(None).await?.1, port)),
+            (To::Host, None) => {
                 let leased = record.lease.iter().flat_map(|lease| &lease.addresses);
                 let mut gateways = leased.filter_map(|leased| leased.gateway);
                 let gateway = gateways.find(|gateway| gateway.is_ipv6() == self.journey.v6);
@@ -230,7 +249,7 @@ impl<'w, K: Inspect> Walk<'w, K> {
         })
     }
 
-    /// Over a bridge to the container of `record`, and to whoever listens there.
+    /// Over a bridge, or a link of the host's, to the container of `record`, and to whoever listens there.
     pub(super) async fn reach_container(
         &mut self,
         record: &'w Record,
@@ -238,14 +257,18 @@ impl<'w, K: Inspect> Walk<'w, K> {
         bridged_from: Option<&Container<'w, K>>,
     ) -> Result<Arrival<'w, K>, Halt> {
         let container = Container::enter(self.world, record).await?;
-        container.is_connected(self)?;
-        if let Some(from) = bridged_from {
-            self.over_bridge(from, &container, packet)?;
+        if macvlan(record).is_some() {
+            self.comes_from_lan(&container, packet, bridged_from).await?;
+        } else {
+            container.is_connected(self)?;
+            if let Some(from) = bridged_from {
+                self.over_bridge(from, &container, packet)?;
+            }
+            packet.came_by = None;
+            packet.leaves_by = container.port();
+            self.frame_hook(if bridged_from.is_some() { None } else { Some(Hook::Output) }, packet)?;
+            self.frame_hook(Some(Hook::Postrouting), packet)?;
         }
-        packet.came_by = None;
-        packet.leaves_by = container.port();
-        self.frame_hook(if bridged_from.is_some() { None } else { Some(Hook::Output) }, packet)?;
-        self.frame_hook(Some(Hook::Postrouting), packet)?;
         container.has(self, packet.destination.ip())?;
         self.enter_hooks(&container, packet)?;
         container.listens(self, packet)?;
@@ -282,16 +305,19 @@ impl<'w, K: Inspect> Walk<'w, K> {
         Ok(())
     }
 
-    /// Out of a container: the neighbour on its bridge that gets the packet, or nothing for the host.
+    /// Out of a container.
     pub(super) async fn container_sends(
         &mut self,
         container: &Container<'w, K>,
         packet: &mut Packet,
-    ) -> Result<Option<&'w Record>, Halt> {
+    ) -> Result<Sent<'w>, Halt> {
         let next_hop = container.route(self, packet).await?;
         packet.leaves_by = container.wire();
         self.inside(container, Hook::Output, packet)?;
         self.inside(container, Hook::Postrouting, packet)?;
+        if let Some(config) = macvlan(container.record) {
+            return self.sends_on_lan(container, config, packet, next_hop).await;
+        }
         container.is_connected(self)?;
         packet.came_by = container.port();
         packet.sender = container.mac();
@@ -300,11 +326,11 @@ impl<'w, K: Inspect> Walk<'w, K> {
         if let Some(own) = self.world.scene.owner(next_hop) {
             self.frame_hook(Some(Hook::Input), packet)?;
             packet.came_by = Some(Wire { index: own.index, name: own.name.clone() });
-            return Ok(None);
+            return Ok(Sent::Host);
         }
         let holder = self.world.holder(next_hop);
         match holder.filter(|record| addresses(record).any(|own| own == packet.destination.ip())) {
-            Some(neighbour) => Ok(Some(neighbour)),
+            Some(neighbour) => Ok(Sent::Neighbour(neighbour)),
             None => Err(container.misrouted(packet.destination.ip(), next_hop).await),
         }
     }

@@ -7,7 +7,7 @@ use super::{Cure, Halt};
 use crate::engine::{Engine, RepairOptions, Repaired, desired};
 use crate::error::Result;
 use crate::kernel::Inspect;
-use crate::model::{Mode, NatRule, Object, Place, Protocol, RouteQuestion, Scene, Sysctl, Way};
+use crate::model::{MacvlanConfig, Mode, NatRule, Object, Place, Protocol, RouteQuestion, Scene, Sysctl, Way};
 use crate::store::{self, Record};
 
 /// The host and its records.
@@ -43,6 +43,12 @@ impl<K: Inspect> World<K> {
     /// Whose address that is, among the containers on bridges.
     pub(super) fn holder(&self, address: IpAddr) -> Option<&Record> {
         self.records.iter().find(|record| is_bridged(record) && addresses(record).any(|own| own == address))
+    }
+
+    /// The same, also among those on links of the host's.
+    pub(super) fn attached(&self, address: IpAddr) -> Option<&Record> {
+        let is_meant = |record: &&Record| is_bridged(record) || macvlan(record).is_some();
+        self.records.iter().filter(is_meant).find(|record| addresses(record).any(|own| own == address))
     }
 
     /// Who publishes `port` of the host address `to`, and where that leads.
@@ -123,6 +129,14 @@ pub(super) fn origin(name: &str) -> String {
 /// Whether the attachment is a port of a bridge of the host's.
 pub(super) fn is_bridged(record: &Record) -> bool {
     matches!(record.network.mode, Mode::Bridge(_) | Mode::Overlay(_))
+}
+
+/// The settings of an attachment to a link of the host's.
+pub(super) fn macvlan(record: &Record) -> Option<&MacvlanConfig> {
+    match &record.network.mode {
+        Mode::Macvlan(config) => Some(config),
+        _ => None,
+    }
 }
 
 /// Whether traffic that leaves is to get the host's address, and whether none is to leave.
