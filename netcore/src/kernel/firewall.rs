@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::model::{Admission, Backend, FirewallBackend, Iptables, Name, NatRule, Object, Protocol, Table};
 
 use super::conntrack::{self, Published};
-use super::iptables::{self, Tables};
+use super::iptables::{self, Listed, Lister, Tables};
 use super::nft::Nft;
 use super::verified::Verified;
 
@@ -20,6 +20,7 @@ use super::verified::Verified;
 pub(super) struct Firewall {
     nft: Mutex<Option<Nft>>,
     verified: Verified,
+    listed: Listed,
 }
 
 /// Objects of the firewall, by who holds them.
@@ -48,7 +49,7 @@ impl Rules<'_> {
 impl Firewall {
     /// One that remembers in `file` when it found the rule set intact.
     pub(super) fn remembering(file: PathBuf) -> Self {
-        Self { nft: Mutex::default(), verified: Verified::in_file(file) }
+        Self { verified: Verified::in_file(file), ..Self::default() }
     }
 
     fn with<T>(&self, work: impl FnOnce(&Nft) -> Result<T>) -> Result<T> {
@@ -72,9 +73,17 @@ impl Firewall {
             seen.extend(self.with(|nft| self.look(nft, &wanted.nft))?.into_iter().map(Object::Nat));
         }
         if wanted.concern_iptables() {
-            seen.extend(iptables::observe(&wanted.iptables, &wanted.admissions, &self.tables()?)?);
+            seen.extend(self.of_iptables(|tables, lister| {
+                iptables::observe(&wanted.iptables, &wanted.admissions, tables, lister)
+            })?);
         }
         Ok(seen)
+    }
+
+    /// Does `work` with iptables: which tables it has, and what is in them.
+    fn of_iptables<T>(&self, work: impl FnOnce(&Tables, Lister<'_>) -> Result<T>) -> Result<T> {
+        let generation = || self.with(Nft::generation).ok();
+        work(&self.tables()?, Lister::new(&self.listed, &generation))
     }
 
     /// Which tables iptables has.
@@ -149,7 +158,7 @@ impl Firewall {
             self.transact(|nft| nft.create(&rules.nft))?;
         }
         if rules.concern_iptables() {
-            iptables::create(&rules.iptables, &rules.admissions, &self.tables()?)?;
+            self.of_iptables(|tables, lister| iptables::create(&rules.iptables, &rules.admissions, tables, lister))?;
         }
         let mut published = published(&rules.all());
         published.retain(|port| port.protocol == Protocol::Udp);
@@ -175,7 +184,8 @@ impl Firewall {
             }
         }
         if rules.concern_iptables() {
-            let done = self.tables().and_then(|tables| iptables::remove(&rules.iptables, &rules.admissions, &tables));
+            let done =
+                self.of_iptables(|tables, lister| iptables::remove(&rules.iptables, &rules.admissions, tables, lister));
             errors.extend(done.err());
         }
         if errors.is_empty() {
@@ -199,7 +209,7 @@ impl Firewall {
             Err(error) if Nft::is_not_in_kernel(&error) => Vec::new(),
             Err(error) => return Err(error),
         };
-        marked.extend(iptables::marked(network, &self.tables()?)?);
+        marked.extend(self.of_iptables(|tables, lister| iptables::marked(network, tables, lister))?);
         Ok(marked)
     }
 }

@@ -1,7 +1,7 @@
 //! What `iptables-save` prints: tables, their chains, the chains' rules.
 
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use super::rule::Rule;
 
@@ -19,7 +19,7 @@ struct Chain {
     policy: Option<String>,
     lines: Vec<String>,
     /// The same, once somebody looks: most chains of a host are not ours.
-    rules: OnceCell<Vec<Rule>>,
+    rules: OnceLock<Vec<Rule>>,
 }
 
 impl Listing {

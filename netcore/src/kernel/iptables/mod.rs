@@ -10,6 +10,7 @@
 mod chains;
 mod draft;
 mod forward;
+mod listed;
 mod listing;
 mod program;
 mod rule;
@@ -20,6 +21,7 @@ mod tests;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::model::{Admission, Iptables, Mark, Name, NatRule, Object, Variant};
@@ -29,17 +31,17 @@ use draft::Draft;
 use listing::Listing;
 use program::{Program, variant_of_host};
 
+pub(super) use listed::{Listed, Lister};
 pub(super) use tables::Tables;
 
 /// Tables that were read, each once.
-#[derive(Default)]
-struct Listings(BTreeMap<Program, Listing>);
+struct Listings<'a>(BTreeMap<Program, Arc<Listing>>, Lister<'a>);
 
-impl Listings {
+impl Listings<'_> {
     fn of(&mut self, program: Program) -> Result<&Listing> {
         match self.0.entry(program) {
             Entry::Occupied(known) => Ok(known.into_mut()),
-            Entry::Vacant(unknown) => Ok(unknown.insert(program.list()?)),
+            Entry::Vacant(unknown) => Ok(unknown.insert(self.1.list(program)?)),
         }
     }
 }
@@ -52,8 +54,13 @@ impl Iptables {
 
 /// Which of `rules` are there, and what they look like; and which of `admissions` are given, or not
 /// needed.
-pub(super) fn observe(rules: &[&Iptables], admissions: &[&Admission], tables: &Tables) -> Result<Vec<Object>> {
-    let mut listings = Listings::default();
+pub(super) fn observe(
+    rules: &[&Iptables],
+    admissions: &[&Admission],
+    tables: &Tables,
+    lister: Lister<'_>,
+) -> Result<Vec<Object>> {
+    let mut listings = Listings(BTreeMap::new(), lister);
     let mut seen = Vec::new();
     for wanted in rules {
         let listing = readable(wanted.run_by(), listings.of(wanted.run_by())?)?;
@@ -78,7 +85,12 @@ pub(super) fn observe(rules: &[&Iptables], admissions: &[&Admission], tables: &T
 }
 
 /// Makes `rules`, and gives `admissions` where they are needed.
-pub(super) fn create(rules: &[&Iptables], admissions: &[&Admission], tables: &Tables) -> Result<()> {
+pub(super) fn create(
+    rules: &[&Iptables],
+    admissions: &[&Admission],
+    tables: &Tables,
+    lister: Lister<'_>,
+) -> Result<()> {
     let mut work: BTreeMap<Program, (Vec<&NatRule>, Vec<&Admission>)> = BTreeMap::new();
     for wanted in rules {
         work.entry(wanted.run_by()).or_default().0.push(&wanted.rule);
@@ -89,7 +101,7 @@ pub(super) fn create(rules: &[&Iptables], admissions: &[&Admission], tables: &Ta
         }
     }
     for (program, (rules, admissions)) in work {
-        change(program, |listing, draft| {
+        change(program, lister, |listing, draft| {
             if !rules.is_empty() {
                 readable(program, listing)?;
             }
@@ -103,7 +115,12 @@ pub(super) fn create(rules: &[&Iptables], admissions: &[&Admission], tables: &Ta
 }
 
 /// Removes those of `rules` that carry their own mark, and takes back `admissions`.
-pub(super) fn remove(rules: &[&Iptables], admissions: &[&Admission], tables: &Tables) -> Result<()> {
+pub(super) fn remove(
+    rules: &[&Iptables],
+    admissions: &[&Admission],
+    tables: &Tables,
+    lister: Lister<'_>,
+) -> Result<()> {
     let mut work: BTreeMap<Program, (Vec<&NatRule>, Vec<&Admission>)> = BTreeMap::new();
     for unwanted in rules {
         work.entry(unwanted.run_by()).or_default().0.push(&unwanted.rule);
@@ -116,7 +133,7 @@ pub(super) fn remove(rules: &[&Iptables], admissions: &[&Admission], tables: &Ta
     }
     let mut errors = Vec::new();
     for (program, (rules, admissions)) in work {
-        let outcome = change(program, |listing, draft| {
+        let outcome = change(program, lister, |listing, draft| {
             for rule in &rules {
                 for (chain, rule) in rules::of(rule, program.v6)? {
                     draft.take(chain, &rule);
@@ -131,11 +148,11 @@ pub(super) fn remove(rules: &[&Iptables], admissions: &[&Admission], tables: &Ta
 }
 
 /// Everything that carries a mark of `network`.
-pub(super) fn marked(network: &Name, tables: &Tables) -> Result<Vec<Object>> {
+pub(super) fn marked(network: &Name, tables: &Tables, lister: Lister<'_>) -> Result<Vec<Object>> {
     let mut marked = Vec::new();
     for program in tables.with_ours().filter(|program| program.is_installed()) {
         let (variant, v6) = (program.variant, program.v6);
-        let listing = program.list()?;
+        let listing = lister.list(program)?;
         for (table, chain) in CHAINS {
             let rules = listing.rules(table, chain).iter();
             let read = rules.filter_map(|rule| rules::read(rule).or_else(|| rules::read_shared(chain, rule)));
@@ -151,9 +168,13 @@ pub(super) fn marked(network: &Name, tables: &Tables) -> Result<Vec<Object>> {
 }
 
 /// Changes the tables of `program` by what `work` drafts.
-fn change(program: Program, work: impl FnOnce(&Listing, &mut Draft<'_>) -> Result<()>) -> Result<()> {
+fn change(
+    program: Program,
+    lister: Lister<'_>,
+    work: impl FnOnce(&Listing, &mut Draft<'_>) -> Result<()>,
+) -> Result<()> {
     let _lock = program::lock()?;
-    let listing = program.list()?;
+    let listing = lister.list(program)?;
     let mut draft = Draft::of(&listing, program.v6);
     work(&listing, &mut draft)?;
     draft.script().map_or(Ok(()), |script| program.restore(&script))
