@@ -187,7 +187,7 @@ impl<K: Kernel> Engine<K> {
         let seen = wishes.observe(&host).await?;
         let drifts = drift(&wishes.objects, &seen);
         let suspects: HashSet<usize> = drifts.iter().filter_map(|drift| wishes.owner_of(&drift.object)).collect();
-        let thrown = thrown.filter(|_| !check && part != Part::Firewallds);
+        let thrown = thrown.filter(|_| !check && reach.part != Part::Firewallds);
         if suspects.is_empty() {
             if let Some(thrown) = thrown {
                 report.objects.extend(kept_off(self.keep_off(&host, &wishes.objects, thrown).await?));
