@@ -168,8 +168,8 @@ pub(crate) struct RepairArguments {
 /// How `watch` is to watch.
 #[derive(Debug, Args)]
 pub(crate) struct WatchArguments {
-    /// Look at everything every so many seconds as well, for changes that nobody announces, such as
-    /// those of legacy iptables
+    /// Look at everything every so many seconds as well; what the kernel does not announce is looked at
+    /// every ten seconds in any case
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) every: Option<u64>,
 }

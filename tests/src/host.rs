@@ -45,6 +45,20 @@ impl Host {
         Self { namespaces: host.namespaces.with_processes_of(init.pid()), _init: Some(Arc::new(init)) }
     }
 
+    /// Has `iptables` be `iptables-legacy` on this machine.
+    pub fn use_iptables_legacy(&self) {
+        self.run(
+            "cp -a /etc/alternatives /run/alternatives
+             for name in iptables ip6tables; do
+                 ln -sf /usr/sbin/$name-legacy /run/alternatives/$name
+                 for verb in save restore; do
+                     ln -sf /usr/sbin/$name-legacy-$verb /run/alternatives/$name-$verb
+                 done
+             done
+             mount --bind /run/alternatives /etc/alternatives",
+        );
+    }
+
     /// Puts the plugins under test into [`PLUGIN_DIRECTORY`].
     pub(crate) fn install_plugins(&self) {
         let binaries = binaries::under_test();

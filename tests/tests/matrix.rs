@@ -51,16 +51,7 @@ impl Backend {
     /// Has `iptables` on `host` be this backend's.
     fn settle_on(self, host: Host) -> Host {
         if let Self::IptablesLegacy = self {
-            host.run(
-                "cp -a /etc/alternatives /run/alternatives
-                 for name in iptables ip6tables; do
-                     ln -sf /usr/sbin/$name-legacy /run/alternatives/$name
-                     for verb in save restore; do
-                         ln -sf /usr/sbin/$name-legacy-$verb /run/alternatives/$name-$verb
-                     done
-                 done
-                 mount --bind /run/alternatives /etc/alternatives",
-            );
+            host.use_iptables_legacy();
         }
         host
     }

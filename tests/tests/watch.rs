@@ -8,7 +8,8 @@ use netcore_tests::binaries::installed;
 use netcore_tests::netctl::netctl;
 use netcore_tests::traffic::{Server, fetch, serve, who_answers};
 use netcore_tests::watch::{PATIENCE, Watching};
-use netcore_tests::{Attachment, Cni, Host, Netns, Network, Outside, Publish, skip, wait_for};
+use netcore_tests::{Attachment, Cni, Host, Netns, Network, Outside, Publish, needs, skip, wait_for};
+use serde_json::json;
 
 const SUBNETS: &[&str] = &["10.20.0.0/24", "fd20::/64"];
 
@@ -19,6 +20,7 @@ struct World {
     web: Cni,
     container: Netns,
     published: Attachment,
+    neighbour: Attachment,
     _server: Server,
 }
 
@@ -29,9 +31,13 @@ impl World {
         let web = host.cni(Network::bridge("web", SUBNETS));
         let (container, neighbour) = (host.netns("web-1"), host.netns("web-2"));
         let published = web.attachment(&container).publish(Publish::tcp(8080, 80)).added();
-        let _neighbour = web.attachment(&neighbour).added();
+        let neighbour = web.attachment(&neighbour).added();
         let _server = serve(&container, "web-1", 80);
-        Self { host, outside, web, container, published, _server }
+        Self { host, outside, web, container, published, neighbour, _server }
+    }
+
+    fn attachments(&self) -> impl Iterator<Item = &Attachment> {
+        [&self.published, &self.neighbour].into_iter()
     }
 
     /// Whether the published port answers from outside, by both IP versions.
@@ -90,8 +96,7 @@ fn whatever_is_broken_answers_again_by_itself() {
     world.published.check().unwrap();
 }
 
-/// iptables-nft is heard as nf_tables is, whether it keeps our rules or only lets us pass; of
-/// iptables-legacy nothing is heard.
+/// iptables-nft is heard as nf_tables is, whether it keeps our rules or only lets us pass.
 #[test]
 fn what_is_done_to_iptables_is_mended_by_itself() {
     let world = World::new();
@@ -289,8 +294,69 @@ time.sleep(0.2)"
     wait_for("what was off is on", PATIENCE, on);
 }
 
+/// What the kernel tells nobody, while a record asks for it.
 #[test]
-fn what_nobody_announces_is_found_by_looking_every_so_often() {
+fn what_nobody_announces_is_found_by_looking_now_and_then() {
+    let world = World::new();
+    let watching = Watching::on(&world.host);
+    world.host.run("sysctl -qw net.ipv4.conf.web.route_localnet=0");
+    wait_for("127.0.0.1 answers again", PATIENCE, || fetch(&world.host, [127, 0, 0, 1], 8080).is_ok());
+    let looks = watching.events("looked");
+    assert_eq!(looks.len(), 1, "only where something is wrong: {looks:?}");
+    assert!(looks[0]["reasons"][0].as_str().is_some_and(|reason| reason.contains("does not announce")), "{looks:?}");
+}
+
+/// Of iptables-legacy one hears nothing, whether it keeps our rules or only lets us pass. It is run while
+/// there is something to ask it, and not any more afterwards.
+#[test]
+fn what_is_done_to_iptables_legacy_is_mended_by_itself() {
+    needs!(IptablesLegacy);
+    let world = World::new();
+    world.host.use_iptables_legacy();
+    world.host.run(
+        "mkdir /run/spies
+         printf '#!/bin/sh\necho run >> /run/runs\nexec /usr/sbin/iptables-legacy-save\n' \
+             > /run/spies/iptables-legacy-save
+         chmod +x /run/spies/*; touch /run/runs",
+    );
+    let watching = Watching::with(&world.host, "export PATH=/run/spies:$PATH", "--json");
+    wait_for("the watch has begun", PATIENCE, || !watching.events("watching").is_empty());
+    let runs = || world.host.run("wc -l < /run/runs").trim().parse::<u32>().expect("a number");
+    // Somebody closes the one FORWARD that a container of ours has nothing else to do with.
+    world.host.run("iptables-legacy -P FORWARD DROP; ip6tables-legacy -P FORWARD DROP");
+    world.answers_again("iptables-legacy -P FORWARD DROP");
+    world.host.run("iptables-legacy -F");
+    world.answers_again("iptables-legacy -F");
+
+    let db = world.host.cni(Network::bridge("db", &["10.30.0.0/24"]).with("firewallBackend", "iptables".into()));
+    let published = db.attachment(&world.host.netns("db-1")).publish(Publish::tcp(8090, 80)).added();
+    let record = world.host.run("cat /run/netcore/db/*.json");
+    assert!(record.contains(r#""backend":{"iptables":"legacy"}"#), "{record}");
+    let _server = serve(&world.host.adopt("db-1"), "db-1", 80);
+    let db_answers = || fetch(&*world.outside, Outside::HOST_V4, 8090).is_ok();
+    assert!(db_answers());
+    world.host.run("iptables-legacy -t nat -F");
+    wait_for("what iptables-legacy has published answers again", PATIENCE, db_answers);
+    published.check().unwrap();
+
+    published.del().unwrap();
+    world.attachments().for_each(|attachment| attachment.del().unwrap());
+    // Something else that nobody announces: it is looked at twice.
+    let plugin = json!({ "type": "macvlan", "hostAccess": true, "master": "uplink",
+        "ipam": { "type": "host-local", "subnet": "198.51.100.0/24", "rangeStart": "198.51.100.100" } });
+    let _lan = world.host.cni(Network::new("lan", plugin)).attachment(&world.host.netns("lan-1")).added();
+    let arp_filter = world.host.run("cd /proc/sys/net/ipv4/conf; grep -lx 1 */arp_filter").trim().to_owned();
+    let before = runs();
+    for _ in 0..2 {
+        world.host.run(&format!("echo 0 > /proc/sys/net/ipv4/conf/{arp_filter}"));
+        let is_on = || world.host.run(&format!("cat /proc/sys/net/ipv4/conf/{arp_filter}")).trim() == "1";
+        wait_for("the setting is back", PATIENCE, is_on);
+    }
+    assert_eq!(runs(), before, "nobody has anything to ask of iptables-legacy any more");
+}
+
+#[test]
+fn it_looks_as_often_as_it_is_told_to() {
     let world = World::new();
     let _watching = Watching::with(&world.host, "", "--every 1");
     // The kernel tells nobody.

@@ -11,6 +11,7 @@ mod attached;
 mod diagnose;
 mod firewalld;
 mod follow;
+mod missed;
 mod overlay;
 mod patience;
 mod preview;

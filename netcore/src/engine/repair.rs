@@ -456,7 +456,7 @@ fn is_everybodys(object: &Object) -> bool {
 }
 
 /// Whether an object is the host's own. What is inside a container is its runtime's by now.
-fn is_on_host(object: &Object) -> bool {
+pub(super) fn is_on_host(object: &Object) -> bool {
     !matches!(object, Object::Binding(_)) && object.place().is_none_or(|place| place == Place::Host)
 }
 

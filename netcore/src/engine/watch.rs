@@ -2,8 +2,9 @@
 //!
 //! Listening begins before the first look, so that nothing is missed in between. What was heard is
 //! left to settle for a moment, since changes come in bunches; then what may be lost is looked at,
-//! and mended, by [`repair`](Engine::repair) or the same for a few attachments. An attachment on its
-//! way out looks like a loss until its record is gone: that is found out under its lock.
+//! and mended, by [`repair`](Engine::repair) or the same for a few attachments. What cannot be heard
+//! is looked at now and then (`missed`). An attachment on its way out looks like a loss until its
+//! record is gone: that is found out under its lock.
 //!
 //! What firewalld is asked for comes last, when it has time ([`Unasked`]): what is ours to bring back
 //! does not wait for that.
@@ -15,6 +16,7 @@ use futures::future::{Either, select};
 use serde::Serialize;
 use tokio::time::{sleep_until, timeout, timeout_at};
 
+use super::missed::Missed;
 use super::patience::{Patience, Pause};
 use super::repair::{Extent, Part, Reach};
 use super::unasked::Unasked;
@@ -48,6 +50,7 @@ pub struct Watch<'a> {
     /// What firewalld is still to be asked about.
     unasked: Unasked,
     patience: Patience,
+    missed: Missed,
     /// How often to look without having heard anything.
     every: Option<Duration>,
     looked: Instant,
@@ -113,6 +116,7 @@ impl Engine {
             heard: Losses::default(),
             unasked: Unasked::default(),
             patience: Patience::default(),
+            missed: Missed::new(),
             every: None,
             looked: Instant::now(),
         })
@@ -138,8 +142,9 @@ impl Engine {
 }
 
 impl Watch<'_> {
-    /// Looks at everything every so often, whatever was heard: legacy iptables, for one, says nothing
-    /// of its changes.
+    /// Looks at everything every so often, whatever was heard. What the kernel announces to nobody
+    /// (iptables-legacy, and settings other than forwarding) is looked at every ten seconds in any case,
+    /// as long as a record asks for some of it.
     #[must_use]
     pub fn every(self, every: Option<Duration>) -> Self {
         Self { every, ..self }
@@ -164,22 +169,24 @@ impl Watch<'_> {
     /// [`Error::Kernel`](crate::Error::Kernel) when listening fails for good.
     pub async fn trouble(&mut self) -> Result<()> {
         while self.losses.is_empty() {
-            let next = self.every.and_then(|every| self.looked.checked_add(every));
+            let every = self.every.and_then(|every| self.looked.checked_add(every));
+            let next = every.map_or(self.missed.next(), |every| every.min(self.missed.next()));
             let either = async {
                 match select(pin!(self.events.heard(&mut self.heard)), pin!(self.unasked.answered())).await {
                     Either::Left((heard, _)) => heard.map(|()| false),
                     Either::Right(_) => Ok(true),
                 }
             };
-            let answered = match next {
-                None => either.await?,
-                Some(next) => match timeout_at(next.into(), either).await {
-                    Ok(answered) => answered?,
-                    Err(_) => {
+            let answered = match timeout_at(next.into(), either).await {
+                Ok(answered) => answered?,
+                Err(_) => {
+                    if every == Some(next) {
                         self.heard.everything("it is time");
-                        false
+                    } else if self.missed.is_any_lost(self.engine).await {
+                        self.heard.everything("something was changed that the kernel does not announce");
                     }
-                },
+                    false
+                }
             };
             if answered {
                 // What firewalld is asked about has settled long ago.
@@ -223,6 +230,7 @@ impl Watch<'_> {
         match self.repair(&losses).await {
             Ok((repair, asked)) => {
                 let now = Instant::now();
+                self.missed.mended(&repair);
                 let restored = repair.objects.iter().filter(|object| object.outcome == Outcome::Restored);
                 let pause =
                     self.patience.restored(restored.map(|object| format!("{} {}", object.who, object.object)), now);

@@ -17,6 +17,7 @@
 mod drop_in;
 mod ledger;
 mod lock;
+mod turnover;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};

@@ -24,7 +24,9 @@ pub(crate) async fn watch(engine: &Engine, arguments: &WatchArguments, json: boo
     let mut log = Log::new(json);
     let mut watch = engine.watch()?.every(arguments.every.map(Duration::from_secs));
     if !watch.hears_firewall() {
-        log.warn("the kernel has no nf_tables: changes of the firewall are not heard, --every finds them");
+        log.warn(
+            "the kernel has no nf_tables: changes of the firewall are not heard, but looked for every ten seconds",
+        );
     }
     let mut firewalld = Firewalld::listen();
     let mut repairs = 0_u64;

@@ -13,6 +13,7 @@ mod losses;
 mod routing;
 mod rule_set;
 mod socket;
+mod unannounced;
 
 use std::io;
 use std::time::Duration;

@@ -32,7 +32,7 @@ use listing::Listing;
 use program::{Program, variant_of_host};
 
 pub(super) use listed::{Listed, Lister};
-pub(super) use tables::Tables;
+pub(super) use tables::{Tables, legacy_may_close_forward};
 
 /// Tables that were read, each once.
 struct Listings<'a>(BTreeMap<Program, Arc<Listing>>, Lister<'a>);

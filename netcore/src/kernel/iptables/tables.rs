@@ -18,12 +18,21 @@ pub(in crate::kernel) struct Tables {
 /// Where the kernel lists the tables of iptables-legacy (net/netfilter/x_tables.c, `xt_proto_init`).
 const LEGACY: [&str; 2] = ["/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"];
 
+/// The names of the tables of iptables-legacy, for IPv4 and for IPv6.
+fn legacy() -> [Vec<String>; 2] {
+    // Not there means that there are none.
+    LEGACY.map(|path| fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect())
+}
+
+/// Whether iptables-legacy has a `FORWARD` that may drop something, for IPv4 and for IPv6.
+pub(in crate::kernel) fn legacy_may_close_forward() -> [bool; 2] {
+    legacy().map(|names| names.iter().any(|name| name == "filter"))
+}
+
 impl Tables {
     /// What there is of iptables-legacy, beside those of iptables-nft.
     pub(in crate::kernel) fn beside(nft: [IptablesChains; 2]) -> Self {
-        // Not there means that there are none.
-        let names = |path| fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect();
-        Self { nft, legacy: LEGACY.map(names) }
+        Self { nft, legacy: legacy() }
     }
 
     fn programs(&self, v6: bool, nft: impl Fn(&IptablesChains) -> bool, legacy: &str) -> impl Iterator<Item = Program> {
