@@ -29,6 +29,7 @@ pub mod kernel;
 pub mod model;
 pub mod peers;
 pub mod plan;
+pub mod state_file;
 pub mod store;
 
 /// Bridge networks, as programs write them.

@@ -135,7 +135,7 @@ impl<K: Kernel> Engine<K> {
             Ok(attached) => Ok(Attached { warnings: [warnings, work.warnings].concat(), ..attached }),
             Err(failure) => {
                 let mut errors = vec![failure];
-                errors.extend(self.withdraw(&work.record, locks).await);
+                errors.extend(self.withdraw(&work.record, locks, None).await);
                 errors.extend(self.tidy(&work.record.network, &work.made_shared).await.err());
                 errors.extend(self.tidy_host(&work.record).await.err());
                 Err(Error::several(errors))
@@ -144,11 +144,12 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// Takes a container off `network`, as far as that is still to be done. What was recorded
-    /// when it was attached counts; without a record, the marks in the kernel do.
+    /// when it was attached counts; without a record, or with one that cannot be read, the marks in
+    /// the kernel do.
     ///
     /// # Errors
-    /// Everything that could not be removed. The rest is removed, and the same call may be made
-    /// again.
+    /// Everything that could not be removed, and a record that cannot be read while something may be
+    /// left that only it tells of. The rest is removed, and the same call may be made again.
     pub async fn detach<I>(&self, network: &Network, id: I) -> Result<()>
     where
         I: TryInto<AttachmentId>,
@@ -169,10 +170,13 @@ impl<K: Kernel> Engine<K> {
     {
         let attachment = Attachment::new(id.try_into()?, netns.map(Path::to_owned));
         let locks = self.lock(network, &attachment)?;
-        let known = self.store.load(network, &attachment.id)?;
+        let (known, fault) = match self.store.load(network, &attachment.id) {
+            Ok(known) => (known, None),
+            Err(fault) => (None, Some(fault).filter(|_| self.is_needed(network, &attachment))),
+        };
         let is_known = known.is_some();
         let record = known.unwrap_or_else(|| Record::new(driver::anywhere(network), attachment));
-        let mut errors = self.withdraw(&record, locks).await;
+        let mut errors = self.withdraw(&record, locks, fault).await;
         errors.extend(self.hand_over_ports(&record).await.err());
         let shared = match desired(&record) {
             Ok(desired) if is_known => Ok(desired.network),
@@ -347,8 +351,9 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// Removes what is the attachment's own, then its lease, then its record: an address is free
-    /// only once nothing answers to it any more, and the record goes when all is done.
-    async fn withdraw(&self, record: &Record, locks: Locks) -> Vec<Error> {
+    /// only once nothing answers to it any more, and the record goes when all is done, unless there is
+    /// a `fault` with it.
+    async fn withdraw(&self, record: &Record, locks: Locks, fault: Option<Error>) -> Vec<Error> {
         // Who asked the network for an address (dhcp) gives it back over the link that carried it.
         let by_delegate = matches!(record.network.ipam, Some(IpamConfig::Delegate(_)));
         let mut errors = Vec::new();
@@ -360,6 +365,7 @@ impl<K: Kernel> Engine<K> {
         if errors.is_empty() && !by_delegate {
             errors.extend(self.release(record).err());
         }
+        errors.extend(fault);
         if errors.is_empty() {
             errors.extend(self.store.remove(&record.network, &record.attachment.id).err());
         }

@@ -42,6 +42,19 @@ impl<K: Kernel> Engine<K> {
         Ok(records.iter().any(|record| shared(record).is_some_and(|namespace| namespace.found_at.is_none())))
     }
 
+    /// Whether a record of `attachment` that cannot be read may tell of something that nothing else
+    /// does: what another version makes is not known, and a mount carries no mark. There is none where
+    /// the namespace's file has gone, or shows another namespace than it would.
+    pub(super) fn is_needed(&self, network: &Network, attachment: &Attachment) -> bool {
+        let shown = || self.kernel.identify(Some(attachment.netns.as_deref()?)).ok();
+        let may_be_bound = match &network.mode {
+            Mode::Host(_) => shown().is_some_and(|id| self.kernel.identify(None).is_ok_and(|own| own == id)),
+            Mode::Container(_) => shown().is_some(),
+            _ => false,
+        };
+        may_be_bound || self.store.is_of_another_version(network, &attachment.id)
+    }
+
     /// The namespace that `attachment` is to share, in a mode that shares one.
     pub(super) fn namespace_for(&self, network: &Network, attachment: &Attachment) -> Result<Option<SharedNamespace>> {
         match &network.mode {

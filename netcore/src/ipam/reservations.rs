@@ -177,7 +177,7 @@ impl Directory {
     /// Waits until nobody else changes reservations of this network. The lock goes with the
     /// returned value.
     pub(super) fn lock(&self) -> Result<Locked<'_>> {
-        let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file =
             fs::openat(&self.fd, "lock", flags, Mode::from_raw_mode(0o750)).map_err(self.failed("open", "lock"))?;
         rustix::io::retry_on_intr(|| fs::flock(&file, FlockOperation::LockExclusive))
@@ -246,7 +246,8 @@ impl Directory {
     pub(super) fn last_reserved(&self, set: usize) -> Option<IpAddr> {
         // No more than a hint: without it, or with rubbish in it, the round starts anew.
         let name = format!("last_reserved_ip.{set}");
-        let file = fs::openat(&self.fd, &name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let file =
+            fs::openat(&self.fd, &name, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()?;
         let mut text = String::new();
         File::from(file).take(64).read_to_string(&mut text).ok()?;
         text.trim().parse().ok()
@@ -325,7 +326,7 @@ impl<'a> Locked<'a> {
     pub(super) fn set_last_reserved(&self, set: usize, address: IpAddr) -> Result<()> {
         let name = format!("last_reserved_ip.{set}");
         let text = address.to_string();
-        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let written = fs::openat(&self.directory.fd, &name, flags, Mode::from_raw_mode(0o644))
             .map_err(io::Error::from)
             .and_then(|fd| {

@@ -6,11 +6,12 @@
 //! one, and after a transaction of ours that led from it to the very next. What another release
 //! of ours found intact says nothing of our rule set, so each remembers which one it knows.
 
-use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use crate::model::fingerprint;
+use crate::state_file;
 
 /// Which rule set this is: that of the file the built-in one is held to by a test.
 const RULE_SET: u64 = fingerprint(include_bytes!("../../tests/golden/ruleset.nft"));
@@ -36,7 +37,8 @@ impl Verified {
         if *last == Some((namespace, generation)) {
             return true;
         }
-        let remembered = fs::read_to_string(file).is_ok_and(|line| line == self::line(RULE_SET, namespace, generation));
+        let remembered =
+            state_file::read(file).is_ok_and(|line| line == self::line(RULE_SET, namespace, generation).as_bytes());
         if remembered {
             *last = Some((namespace, generation));
         }
@@ -46,7 +48,8 @@ impl Verified {
     /// Remembers that it is. Whoever cannot read this, or reads half of it, looks for itself.
     pub(super) fn found_intact_at(&self, namespace: Option<u64>, generation: u32) {
         if let (Some(file), Some(namespace)) = (&self.file, namespace) {
-            let _ = fs::write(file, line(RULE_SET, namespace, generation));
+            let line = line(RULE_SET, namespace, generation);
+            let _ = state_file::create(file).and_then(|mut file| file.write_all(line.as_bytes()));
             *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((namespace, generation));
         }
     }
@@ -58,6 +61,8 @@ fn line(rule_set: u64, namespace: u64, generation: u32) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

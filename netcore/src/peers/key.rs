@@ -38,6 +38,7 @@ impl Snapshots {
 fn read(path: &Path) -> Result<Option<PrivateKey>> {
     let fault = |reason: &str| Error::Record { path: path.to_owned(), reason: reason.to_owned() };
     let mode = match fs::metadata(path) {
+        Ok(found) if !found.is_file() => return Err(fault("is no file: remove it to have a key made")),
         Ok(found) => found.mode(),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::file("read", path)(error)),

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::model::{Name, Peer};
+use crate::state_file;
 use crate::store::Lock;
 
 use super::Change;
@@ -91,7 +92,7 @@ impl Snapshots {
     /// another version. It is left in place.
     pub fn load(&self, network: &Name) -> Result<Option<Snapshot>> {
         let path = self.path(network);
-        let text = match fs::read(&path) {
+        let text = match state_file::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::file("read", path)(error)),
@@ -166,7 +167,7 @@ impl Snapshots {
             .map_err(|error| Error::Record { path: path.clone(), reason: error.to_string() })?;
         text.push(b'\n');
         let write = || {
-            let mut file = fs::File::create(&draft)?;
+            let mut file = state_file::create(&draft)?;
             file.write_all(&text)?;
             file.sync_all()?;
             fs::rename(&draft, &path)

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lock::Lock;
 use crate::error::{Error, Result};
+use crate::state_file;
 
 /// What is remembered of the host's settings. Names are paths below `/proc/sys`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +53,7 @@ impl HeldLedger {
     /// cannot tell what was before, and is written anew.
     pub(super) fn take(path: PathBuf) -> Result<Self> {
         let lock = Lock::exclusive(&path.with_extension("switches.lock"))?;
-        let ledger = match fs::read(&path) {
+        let ledger = match state_file::read(&path) {
             Ok(text) => serde_json::from_slice(&text).unwrap_or_default(),
             Err(error) if error.kind() == ErrorKind::NotFound => Ledger::default(),
             Err(error) => return Err(Error::file("read", path)(error)),
@@ -86,7 +87,7 @@ impl HeldLedger {
 fn write(path: &Path, ledger: &Ledger) -> std::io::Result<()> {
     let draft = path.with_extension("switches.draft");
     let attempt = || {
-        let mut file = fs::File::create(&draft)?;
+        let mut file = state_file::create(&draft)?;
         file.write_all(&serde_json::to_vec(ledger)?)?;
         fs::rename(&draft, path)
     };

@@ -1,11 +1,12 @@
 //! File locks (flock(2)) that can be cleaned away.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::state_file;
 
 /// A held lock; dropping it lets go, and so does the end of the process.
 #[derive(Debug)]
@@ -26,9 +27,9 @@ impl Lock {
 
     /// The lock if nobody holds it, without waiting.
     pub(super) fn exclusive_at_once(path: &Path) -> Result<Option<Self>> {
-        let file = open(path)?;
+        let (file, held) = open(path)?;
         match file.try_lock() {
-            Ok(()) if is_in_place(&file, path)? => Ok(Some(Self { _file: file, path: path.to_owned() })),
+            Ok(()) if is_in_place(&held, path)? => Ok(Some(Self { _file: file, path: path.to_owned() })),
             Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(Error::file("lock", path)(error)),
         }
@@ -43,18 +44,17 @@ impl Lock {
 
     fn take(path: &Path, wait: fn(&File) -> std::io::Result<()>) -> Result<Self> {
         loop {
-            let file = open(path)?;
+            let (file, held) = open(path)?;
             wait(&file).map_err(Error::file("lock", path))?;
-            if is_in_place(&file, path)? {
+            if is_in_place(&held, path)? {
                 return Ok(Self { _file: file, path: path.to_owned() });
             }
         }
     }
 }
 
-/// Whether `file` is still the one in the directory.
-fn is_in_place(file: &File, path: &Path) -> Result<bool> {
-    let held = file.metadata().map_err(Error::file("lock", path))?;
+/// Whether the file `held` is still the one in the directory.
+fn is_in_place(held: &Metadata, path: &Path) -> Result<bool> {
     match fs::metadata(path) {
         Ok(there) => Ok((there.dev(), there.ino()) == (held.dev(), held.ino())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -62,10 +62,9 @@ fn is_in_place(file: &File, path: &Path) -> Result<bool> {
     }
 }
 
-fn open(path: &Path) -> Result<File> {
-    let attempt = || File::options().create(true).truncate(false).write(true).open(path);
+fn open(path: &Path) -> Result<(File, Metadata)> {
     loop {
-        match attempt() {
+        match state_file::lockable(path) {
             Ok(file) => return Ok(file),
             Err(error) if error.kind() == ErrorKind::NotFound => create_directory_of(path)?,
             Err(error) => return Err(Error::file("open", path)(error)),

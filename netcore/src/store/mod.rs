@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::model::{Attachment, AttachmentId, Backend, Lease, Mode, Name, Network};
+use crate::state_file;
 
 pub(crate) use drop_in::{is_persisted, persist, unpersist, who_sets};
 pub use ledger::{HeldLedger, Ledger, Switched};
@@ -186,7 +187,25 @@ impl Store {
     /// # Errors
     /// [`Error::File`] when it cannot be read, [`Error::Record`] when it makes no sense.
     pub fn load(&self, network: &Network, id: &AttachmentId) -> Result<Option<Record>> {
-        read(&self.file(network, id, "json"))
+        let path = self.file(network, id, "json");
+        read(&path)?.map(|record| self.in_place(record, &path)).transpose()
+    }
+
+    /// Whether the record of `id` on `network` is of another version than those we write.
+    #[must_use]
+    pub fn is_of_another_version(&self, network: &Network, id: &AttachmentId) -> bool {
+        let text = state_file::read(&self.file(network, id, "json")).unwrap_or_default();
+        serde_json::from_slice(&text).is_ok_and(|Version { version }| version != VERSION)
+    }
+
+    /// `record`, which was read from `path`, if it belongs there.
+    fn in_place(&self, record: Record, path: &Path) -> Result<Record> {
+        if self.file(&record.network, &record.attachment.id, "json") == path {
+            return Ok(record);
+        }
+        let (id, network) = (&record.attachment.id, &record.network.name);
+        let reason = format!("is of {id} on network {network}, and not in its place: another program has put it there");
+        Err(Error::Record { path: path.to_owned(), reason })
     }
 
     /// Whether `record` is there as it was read.
@@ -206,7 +225,7 @@ impl Store {
         let text = serde_json::to_vec(record)
             .map_err(|error| Error::Record { path: path.clone(), reason: error.to_string() })?;
         let write = || {
-            let mut file = fs::File::create(&draft)?;
+            let mut file = state_file::create(&draft)?;
             file.write_all(&text)?;
             fs::rename(&draft, &path)
         };
@@ -330,17 +349,8 @@ impl Store {
             paths.retain(|path| is_meant(&network, path));
             paths.sort();
             for path in paths {
-                match read(&path) {
-                    Ok(Some(record)) if self.file(&record.network, &record.attachment.id, "json") == path => {
-                        records.push(record);
-                    }
-                    Ok(Some(record)) => faults.push(Error::Record {
-                        reason: format!(
-                            "is of {} on network {}, and not in its place: another program has put it there",
-                            record.attachment.id, record.network.name
-                        ),
-                        path,
-                    }),
+                match read(&path).and_then(|read| read.map(|record| self.in_place(record, &path)).transpose()) {
+                    Ok(Some(record)) => records.push(record),
                     // Gone meanwhile.
                     Ok(None) => {}
                     Err(error) => faults.push(error),
@@ -426,10 +436,15 @@ fn parse(path: &Path, extension: &str) -> Option<(AttachmentId, String)> {
     Some((AttachmentId::new(container, interface).ok()?, mode.to_owned()))
 }
 
+/// What every version of a record begins with.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
 fn read(path: &Path) -> Result<Option<Record>> {
     let attempt = || {
-        let mut file = fs::File::open(path)?;
-        let metadata = file.metadata()?;
+        let (mut file, metadata) = state_file::open(path)?;
         // Written whole and renamed, it does not grow.
         let mut text = vec![0; usize::try_from(metadata.len()).unwrap_or_default()];
         file.read_exact(&mut text)?;
@@ -444,17 +459,14 @@ fn read(path: &Path) -> Result<Option<Record>> {
     match serde_json::from_slice::<Record>(&text) {
         Ok(record) if record.version == VERSION => Ok(Some(Record { stamp, ..record })),
         outcome => {
-            #[derive(Deserialize)]
-            struct Version {
-                version: u32,
-            }
-            let Version { version } = serde_json::from_slice(&text).map_err(|error| fault(error.to_string()))?;
+            let garbled = |error: serde_json::Error| fault(format!("{error}; it goes when the attachment is detached"));
+            let Version { version } = serde_json::from_slice(&text).map_err(garbled)?;
             if version != VERSION {
                 return Err(fault(format!(
                     "is of version {version}, this program knows version {VERSION}: use the newer program"
                 )));
             }
-            outcome.map(Some).map_err(|error| fault(error.to_string()))
+            outcome.map(Some).map_err(garbled)
         }
     }
 }

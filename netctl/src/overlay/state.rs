@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use netcore::model::Name;
+use netcore::state_file;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Exit, Failure};
@@ -50,8 +51,7 @@ impl Seat {
     pub(crate) fn take(network: &Name) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| Failure::from(netcore_error(&path(network, "lock"), error));
         fs::create_dir_all(DIRECTORY).map_err(failed)?;
-        let options = || File::options().create(true).truncate(false).write(true).open(path(network, "lock"));
-        let lock = options().map_err(failed)?;
+        let (lock, _) = state_file::lockable(&path(network, "lock")).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { _lock: lock, network: network.clone(), written: None }),
             Err(fs::TryLockError::WouldBlock) => {
@@ -69,7 +69,7 @@ impl Seat {
         }
         let draft = path(&self.network, "draft");
         let write = || {
-            let mut file = File::create(&draft)?;
+            let mut file = state_file::create(&draft)?;
             file.write_all(&serde_json::to_vec(state)?)?;
             fs::rename(&draft, path(&self.network, "json"))
         };
@@ -82,12 +82,12 @@ impl Seat {
 
 /// What the agent of `network` says, if one is at work.
 pub(crate) fn of(network: &Name) -> Option<State> {
-    let lock = File::open(path(network, "lock")).ok()?;
+    let lock = state_file::open(&path(network, "lock")).ok()?.0;
     match lock.try_lock_shared() {
         Err(fs::TryLockError::WouldBlock) => {}
         _ => return None,
     }
-    serde_json::from_slice(&fs::read(path(network, "json")).ok()?).ok()
+    serde_json::from_slice(&state_file::read(&path(network, "json")).ok()?).ok()
 }
 
 fn path(network: &Name, kind: &str) -> PathBuf {

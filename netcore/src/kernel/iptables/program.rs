@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 use super::listing::Listing;
 use crate::error::{Error, Result};
 use crate::model::{Variant, program};
+use crate::state_file;
 
 /// Where programs of the system are, beside what `PATH` says: runtimes call plugins with less.
 const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"];
@@ -94,7 +95,7 @@ pub(super) fn variant_of_host() -> Option<Variant> {
 
 /// Waits for the right to look at tables and then change them.
 pub(super) fn lock() -> Result<File> {
-    let lock = File::create(LOCK).and_then(|file| file.lock().map(|()| file));
+    let lock = state_file::create(LOCK.as_ref()).and_then(|file| file.lock().map(|()| file));
     lock.map_err(Error::file("lock", LOCK))
 }
 
