@@ -3,11 +3,13 @@
 
 use std::sync::Barrier;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use netcore_tests::netctl::netctl;
 use netcore_tests::seccomp::without_nf_tables;
 use netcore_tests::traffic::{Server, Udp, nobody_answers, ping, serve, who_answers};
-use netcore_tests::{Attachment, Cni, Host, Netns, Network, Outside, Publish, needs};
+use netcore_tests::watch::PATIENCE;
+use netcore_tests::{Attachment, Cni, Host, Netns, Network, Outside, Publish, needs, wait_for};
 use serde_json::json;
 
 const SUBNETS: &[&str] = &["10.20.0.0/24", "fd20::/64"];
@@ -171,6 +173,86 @@ fn where_somebody_closes_forward_ours_are_let_through() {
         world.other.clone().added().del().unwrap();
         assert!(!world.rules().contains("NETCORE"), "{}", world.rules());
     }
+}
+
+/// Two networks on one bridge, which is let pass for both.
+fn on_one_bridge(host: &Host) -> [Cni; 2] {
+    [("blue", 10), ("red", 100)].map(|(name, first)| {
+        let ranges = json!([
+            [{ "subnet": SUBNETS[0], "rangeStart": format!("10.20.0.{first}") }],
+            [{ "subnet": SUBNETS[1], "rangeStart": format!("fd20::{first}") }],
+        ]);
+        let network = Network::bridge(name, SUBNETS).with("bridge", json!("both"));
+        let routes = json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]);
+        host.cni(network.with("ipam", json!({ "type": "host-local", "ranges": ranges, "routes": routes })))
+    })
+}
+
+#[test]
+fn networks_on_one_bridge_are_let_through_as_long_as_either_has_containers() {
+    let host = Host::new();
+    let outside = host.outside();
+    host.run("iptables -P FORWARD DROP; ip6tables -P FORWARD DROP");
+    let rules = || host.run("iptables-save; ip6tables-save");
+    let networks = on_one_bridge(&host);
+    let netns = [host.netns("c-1"), host.netns("c-2")];
+    let _servers = [serve(&netns[0], "first", 80), serve(&netns[1], "second", 80)];
+    for first in [0, 1] {
+        let (one, two) = (&networks[first], &networks[1 - first]);
+        let one = one.attachment(&netns[0]).publish(Publish::tcp(8080, 80)).added();
+        let two = two.attachment(&netns[1]).publish(Publish::tcp(8081, 80)).added();
+        let answers = |port, name| {
+            for address in [Outside::HOST_V4, Outside::HOST_V6] {
+                assert_eq!(who_answers(&*outside, address, port), name);
+            }
+        };
+        answers(8080, "first");
+        answers(8081, "second");
+        // Whoever asked for it first goes first.
+        one.del().unwrap();
+        answers(8081, "second");
+        two.check().unwrap();
+        two.del().unwrap();
+        assert!(!rules().contains("NETCORE"), "{}", rules());
+    }
+}
+
+/// The last container of one network goes while the first of the other comes.
+#[test]
+fn networks_on_one_bridge_do_not_take_each_others_way() {
+    let host = Host::new();
+    let outside = host.outside();
+    host.run("iptables -P FORWARD DROP");
+    let [blue, red] = on_one_bridge(&host);
+    let (leaving, coming) = (host.netns("c-1"), host.netns("c-2"));
+    let _server = serve(&coming, "second", 80);
+    let leaves = blue.attachment(&leaving).added();
+    // Whoever changes rules waits for us.
+    host.run(
+        "cp /usr/sbin/xtables-nft-multi /run/multi
+         printf '#!/bin/bash\ncase $0 in *-restore)
+             touch /run/waits; while [ ! -e /run/go ]; do read -t 0.01 <> <(:); done
+         esac\nexec -a ${0##*/} /run/multi \"$@\"\n' > /run/slow
+         chmod +x /run/slow; mount --bind /run/slow /usr/sbin/xtables-nft-multi",
+    );
+    let comes = thread::scope(|scope| {
+        let leaves = scope.spawn(|| leaves.del());
+        wait_for("the way is about to be taken back", PATIENCE, || host.try_run("test -e /run/waits").status.success());
+        let comes = scope.spawn(|| red.attachment(&coming).publish(Publish::tcp(8080, 80)).added());
+        // It has found its way open, or waits itself: it is known to both in any case.
+        let record = "grep -q lease /run/netcore/red/*.json";
+        wait_for("the other has its lease", PATIENCE, || host.try_run(record).status.success());
+        let begun = Instant::now();
+        wait_for("it is there, or waits", PATIENCE, || comes.is_finished() || begun.elapsed() > Duration::from_secs(2));
+        host.run("touch /run/go");
+        leaves.join().expect("no panic").unwrap();
+        comes.join().expect("no panic")
+    });
+    assert_eq!(who_answers(&*outside, Outside::HOST_V4, 8080), "second");
+    comes.check().unwrap();
+    comes.del().unwrap();
+    let rules = host.run("iptables-save");
+    assert!(!rules.contains("NETCORE"), "{rules}");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! never undone while somebody else may have begun to rely on it: the network's lock is held
 //! shared while an attachment changes, and exclusively when the last one has gone.
 
+mod admission;
 mod attached;
 mod diagnose;
 mod firewalld;
@@ -535,7 +536,7 @@ impl<K: Kernel> Engine<K> {
                 self.close_ways(network).await?;
             }
         }
-        Error::from_list(self.remove(None, &self.unneeded(name, admissions)).await)?;
+        self.take_back(name, admissions).await?;
         self.store.forget_network(name, lock);
         // Whoever removed the last of it may have died before this.
         let went = expendable.iter().any(|object| !matches!(object, Object::Admission(_)));

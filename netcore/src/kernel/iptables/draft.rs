@@ -53,6 +53,13 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Takes away what does as `rule` and carries a mark of ours, whosever that is.
+    pub(super) fn take_any(&mut self, chain: Chain, rule: &Rule) {
+        if self.listing.has(chain.0, chain.1) {
+            self.chain(chain).retain(|other| !other.does_as(rule) || other.mark().is_none());
+        }
+    }
+
     /// Takes `rule` away, if it is there.
     pub(super) fn take(&mut self, chain: Chain, rule: &Rule) {
         if self.listing.has(chain.0, chain.1) {

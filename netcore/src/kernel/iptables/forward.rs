@@ -6,7 +6,7 @@ use super::chains::{self, FORWARD};
 use super::draft::{Chain, Draft};
 use super::listing::Listing;
 use super::rule::Rule;
-use crate::model::{Admission, Mark};
+use crate::model::Admission;
 
 /// The chain that Docker leaves to others, and that it leads to before its own.
 const DOCKER_USER: &str = "DOCKER-USER";
@@ -76,7 +76,7 @@ fn rules(admission: &Admission) -> Vec<Rule> {
 
 /// The admission that a rule in `NETCORE-FORWARD` is part of.
 pub(super) fn read(rule: &Rule, v6: bool) -> Option<Admission> {
-    let mark = rule.comment().and_then(Mark::parse)?;
+    let mark = rule.mark()?;
     let from = rule.option("-s").map(str::parse).transpose().ok()?;
     let link = rule.option(if from.is_some() { "-o" } else { "-i" })?.parse().ok()?;
     (rule.target() == Some("ACCEPT")).then_some(Admission { link, v6, from, mark })
@@ -100,10 +100,11 @@ pub(super) fn admit(draft: &mut Draft<'_>, admission: &Admission) {
     }
 }
 
-/// Takes `admission` back, and with the last one what was made for it.
+/// Takes `admission` back, whichever of the networks on the link was the first to ask for it, and
+/// with the last one what was made for it.
 pub(super) fn withdraw(listing: &Listing, draft: &mut Draft<'_>, admission: &Admission) {
     for rule in rules(admission) {
-        draft.take(HERE, &rule);
+        draft.take_any(HERE, &rule);
     }
     let is_left = draft.rules(HERE).iter().any(|rule| rule.target() == Some("ACCEPT"));
     if !is_left && listing.has(HERE.0, HERE.1) && !listing.has("filter", chains::ISOLATION) {

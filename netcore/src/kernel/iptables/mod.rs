@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::model::{Admission, Iptables, Mark, Name, NatRule, Object, Variant};
+use crate::model::{Admission, Iptables, Name, NatRule, Object, Variant};
 
 use chains::{CHAINS, TABLES};
 use draft::Draft;
@@ -194,17 +194,17 @@ fn make(draft: &mut Draft<'_>, rule: &NatRule, v6: bool) -> Result<()> {
         }
         if matches!(rule, NatRule::Masquerade { .. }) {
             // An earlier owner of the address has left it behind.
-            let left: Vec<_> =
-                draft.rules(chain).iter().filter(|other| other.does_as(&line) && is_ours(other)).cloned().collect();
+            let left: Vec<_> = draft
+                .rules(chain)
+                .iter()
+                .filter(|other| other.does_as(&line) && other.mark().is_some())
+                .cloned()
+                .collect();
             left.iter().filter(|other| **other != line).for_each(|other| draft.take(chain, other));
         }
         draft.add(chain, line);
     }
     Ok(())
-}
-
-fn is_ours(rule: &rule::Rule) -> bool {
-    rule.comment().and_then(Mark::parse).is_some()
 }
 
 /// `listing`, if the tables that we have rules in could be read.

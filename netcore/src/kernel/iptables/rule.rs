@@ -1,6 +1,8 @@
 //! A rule as `iptables-save` writes it, and whether two of them are the same: the two programs, and
 //! their versions, write a rule in different orders and with different quotes.
 
+use crate::model::Mark;
+
 /// A rule without its chain.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
@@ -63,6 +65,11 @@ impl Rule {
 
     pub(super) fn comment(&self) -> Option<&str> {
         self.option("--comment")
+    }
+
+    /// Whose it is, if it is one of ours.
+    pub(super) fn mark(&self) -> Option<Mark> {
+        self.comment().and_then(Mark::parse)
     }
 
     /// What becomes of a packet that the rule matches.

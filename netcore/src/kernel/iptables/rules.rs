@@ -99,7 +99,7 @@ pub(super) fn seen(listing: &Listing, wanted: &NatRule, v6: bool) -> Result<Opti
 
 /// What a rule in one of our chains was made for, if it is an attachment's own.
 pub(super) fn read(rule: &Rule) -> Option<NatRule> {
-    let mark = rule.comment().and_then(Mark::parse)?;
+    let mark = rule.mark()?;
     match rule.target()? {
         "MASQUERADE" if rule.option("-d").is_none() && rule.option("-o").is_none() => {
             Some(NatRule::Masquerade { source: rule.option("-s")?.parse().ok()?, mark })
@@ -121,7 +121,7 @@ pub(super) fn read(rule: &Rule) -> Option<NatRule> {
 /// What a rule in the chain `chain` was made for, if it was for what a network's attachments share.
 /// Of several rules that were made together, one says it.
 pub(super) fn read_shared(chain: &str, rule: &Rule) -> Option<NatRule> {
-    let mark = rule.comment().and_then(Mark::parse)?;
+    let mark = rule.mark()?;
     let link = |option| rule.option(option)?.parse().ok();
     let (source, destination) = (rule.option("-s"), rule.option("-d"));
     let range = || source.filter(|_| source == destination)?.parse().ok();
