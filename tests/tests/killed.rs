@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
+use netcore_tests::cluster::{Cluster, Wire};
 use netcore_tests::{Attachment, Cni, Host, Netns, Network, Outside, Publish, Snapshot, binaries, skip};
 use serde_json::json;
 
@@ -97,6 +98,17 @@ fn a_macvlan_attachment_with_host_access() {
     let lan = host.cni(Network::new("lan", plugin).version("1.1.0"));
     let netns = host.netns("box");
     whatever_was_done_is_undone(&host, &lan, &netns, &lan.attachment(&netns));
+}
+
+#[test]
+fn an_attachment_to_an_overlay() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let cluster = Cluster::new(Wire::V4);
+    let (host, mesh) = (cluster.host(1), cluster.cni(1));
+    let netns = host.netns("box");
+    whatever_was_done_is_undone(host, &mesh, &netns, &mesh.attachment(&netns).publish(Publish::tcp(8080, 80)));
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub use host_local::HostLocal;
 pub use static_::Static;
 
 use crate::error::{Error, Result};
-use crate::model::{Attachment, AttachmentId, IpamConfig, Lease, Name};
+use crate::model::{self, Attachment, AttachmentId, IpamConfig, Lease, Name};
 
 /// Gives addresses to attachments, and takes them back.
 pub trait Ipam: Send + Sync {
@@ -114,8 +114,7 @@ pub struct Request<'a> {
 pub fn validate(config: &IpamConfig) -> Result<()> {
     match config {
         IpamConfig::HostLocal(config) => {
-            if let Some(directory) = config.data_dir.as_deref().filter(|directory| !directory.is_absolute()) {
-                let expected = "an absolute path: whoever releases an address may be started elsewhere";
+            if let Some((directory, expected)) = model::HostLocal::misplaced(config.data_dir.as_deref()) {
                 return Err(Error::invalid("ipam.dataDir", directory.display(), expected));
             }
             range::sets(config).map(drop)

@@ -1,7 +1,7 @@
 //! How a network hands out addresses, as the `ipam` section of its configuration says it.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnetwork::IpNetwork;
 use serde::de::{Deserializer, Error as _};
@@ -133,6 +133,13 @@ impl<'de> Deserialize<'de> for IpamConfig {
 }
 
 impl HostLocal {
+    /// What of `data_dir` cannot be where reservations are kept, and what could.
+    #[must_use]
+    pub fn misplaced(data_dir: Option<&Path>) -> Option<(&Path, &'static str)> {
+        let expected = "an absolute path: whoever releases an address may be started elsewhere";
+        data_dir.filter(|directory| !directory.is_absolute()).map(|directory| (directory, expected))
+    }
+
     fn read(section: &Section<'_>) -> Result<Self> {
         // Without a subnet the other three keys of the older form mean nothing to the reference,
         // and files with a stray gateway beside `ranges` are out there.

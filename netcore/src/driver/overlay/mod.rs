@@ -52,6 +52,9 @@ pub(super) fn validate(config: &OverlayConfig, network: &Network) -> Result<()> 
         }
         PeerSource::File(_) => {}
     }
+    if let Some((directory, expected)) = HostLocal::misplaced(config.data_dir.as_deref()) {
+        return Err(Error::invalid("dataDir", directory.display(), expected));
+    }
     if config.internal && config.direct_routing {
         let expected = "compatible with directRouting, by which containers leave the host: set one of the two";
         return Err(Error::invalid("internal", "true", expected));
