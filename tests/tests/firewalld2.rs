@@ -3,7 +3,7 @@
 
 use netcore_tests::firewalld::{Backend, Event, Firewalld, World};
 use netcore_tests::netctl::netctl;
-use netcore_tests::traffic::nobody_answers;
+use netcore_tests::traffic::{nobody_answers, who_answers};
 use netcore_tests::{Host, Outside};
 
 fn world(backend: Backend, strict: bool) -> World {
@@ -27,7 +27,7 @@ fn forward_ports(world: &World) -> usize {
 }
 
 /// What the host itself sends to a published port is not forwarded, and a strict firewalld lets none of
-/// it through.
+/// it through by itself.
 #[track_caller]
 fn works(world: &World, strict: bool) {
     if strict { world.works_for_others() } else { world.works() }
@@ -71,6 +71,54 @@ fn not_strict_with_nftables() {
 #[test]
 fn not_strict_with_iptables() {
     everything_works(Backend::Iptables, false);
+}
+
+/// A zone's forward-port is for what comes by the zone: firewalld translates none of what the host
+/// sends, and being strict it rejects whatever of that anybody has translated. Only a policy from HOST
+/// opens that, by the port alone; which is the administrator's to say.
+#[test]
+fn what_the_host_itself_sends_is_let_through_by_a_policy_of_the_administrators() {
+    for backend in [Backend::Nftables, Backend::Iptables] {
+        let world = world(backend, true);
+        let to = world.published.address();
+        world.firewalld.command(&format!("--zone=public --add-forward-port=port=9090:proto=tcp:toport=80:toaddr={to}"));
+        assert_eq!(
+            who_answers(&*world.outside, Outside::HOST_V4, 9090),
+            "web-1",
+            "{backend:?}: one of firewalld's own"
+        );
+        nobody_answers(&world.host, Outside::HOST_V4, 9090);
+        assert_eq!(who_answers(&*world.outside, Outside::HOST_V4, 8080), "web-1", "{backend:?}");
+        nobody_answers(&world.host, Outside::HOST_V4, 8080);
+        nobody_answers(&world.host, [127, 0, 0, 1], 8080);
+        if backend == Backend::Nftables {
+            let told = netctl(&world.host, "doctor --flow host→host:8080").ended(1);
+            assert!(
+                told.says(&["filter_OUTPUT_dnat"]) && told.says(&["cure", "StrictForwardPorts=no"]),
+                "{}",
+                told.text
+            );
+        }
+
+        // No address that anybody has: what counts is the port.
+        let rule = "rule family=ipv4 destination address=192.0.0.8 forward-port port=8080 protocol=tcp to-port=80 \
+                    to-addr=192.0.0.8";
+        for command in [
+            "--permanent --new-policy=host-published",
+            "--permanent --policy=host-published --add-ingress-zone=HOST",
+            "--permanent --policy=host-published --add-egress-zone=ANY",
+            &format!("--permanent --policy=host-published --add-rich-rule='{rule}'"),
+            "--reload",
+        ] {
+            world.firewalld.command(command);
+        }
+        world.repair();
+        assert_eq!(who_answers(&world.host, Outside::HOST_V4, 8080), "web-1", "{backend:?}: by its address");
+        assert_eq!(who_answers(&world.host, [127, 0, 0, 1], 8080), "web-1", "{backend:?}: by 127.0.0.1");
+        world.works_for_others();
+        world.is_closed();
+        world.is_intact();
+    }
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn firewalld(blame: &Blame, zone: &str, packet: &Packet, scene: &Scene) -> Cure 
     let zone = if zone.is_empty() { String::new() } else { format!("--zone={zone} ") };
     Cure::Command(match (blame.hook, &packet.came_by) {
         // Otherwise what was translated passes before it comes to zones.
-        (Hook::Forward, _) if packet.dnat && !packet.is_answer && blame.table == FIREWALLD => {
+        (Hook::Forward | Hook::Output, _) if packet.dnat && !packet.is_answer && blame.table == FIREWALLD => {
             "sed -i 's/^StrictForwardPorts=.*/StrictForwardPorts=no/' /etc/firewalld/firewalld.conf && \
              firewall-cmd --reload"
                 .to_owned()
