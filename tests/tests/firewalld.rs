@@ -203,6 +203,61 @@ fn an_interface_in_another_zone_stays_there_and_is_warned_about() {
     assert_eq!(firewalld.command("--get-zone-of-interface=web"), "trusted");
 }
 
+/// A bridge that goes while firewalld is not there to be told: it is told later.
+#[test]
+fn a_binding_of_a_bridge_that_is_gone_is_taken_back() {
+    needs_firewalld!();
+    let mut world = World::new(Backend::Nftables);
+    let admins = "--permanent --zone=netcore --add-interface=admins0";
+    world.firewalld.command(admins);
+    let gone = |world: &World| {
+        world.published.del().unwrap();
+        world.other.del().unwrap();
+        assert!(!world.host.try_run("ip link show web").status.success(), "the bridge is gone");
+    };
+    let come = |world: &mut World| {
+        world.published = world.web.attachment(&world.container).publish(Publish::tcp(8080, 80)).added();
+        world.other = world.web.attachment(&world.neighbour).added();
+    };
+    let bound = |world: &World| world.firewalld.bound().1;
+    let left = |world: &mut World| {
+        world.firewalld.undergo(Event::Stop);
+        gone(world);
+        netctl(&world.host, "repair-chains --check").ended(0);
+        world.firewalld.undergo(Event::Start);
+    };
+
+    left(&mut world);
+    assert!(bound(&world).contains("web"), "nobody has told firewalld");
+    let told = netctl(&world.host, "repair-chains --check").ended(1);
+    assert!(told.says(&["web ", "firewalld zone netcore of web", "left behind"]), "{}", told.text);
+    netctl(&world.host, "repair-chains").ended(0);
+    assert_eq!(bound(&world), "admins0", "what is not ours stays");
+    netctl(&world.host, "repair-chains --check").ended(0);
+    // It was not forgotten for a bridge that is there again.
+    come(&mut world);
+    assert!(bound(&world).contains("web"));
+    assert_eq!(who_answers(&*world.outside, Outside::HOST_V4, 8080), "web-1");
+    left(&mut world);
+    world.web.gc(&[]).unwrap();
+    assert_eq!(bound(&world), "admins0", "by GC");
+
+    come(&mut world);
+    let _watching = Watching::on(&world.host);
+    left(&mut world);
+    wait_for("the watch has it taken back", watch::PATIENCE, || bound(&world) == "admins0");
+
+    // One that is asked for is nothing left behind, whatever has become of the bridge.
+    come(&mut world);
+    world.host.run("ip link del web");
+    world.repair();
+    assert!(bound(&world).contains("web"));
+    assert_eq!(who_answers(&*world.outside, Outside::HOST_V4, 8080), "web-1");
+    gone(&world);
+    assert_eq!(bound(&world), "admins0");
+    world.host.run("test -z \"$(ls /var/lib/netcore/firewalld)\"");
+}
+
 #[test]
 fn what_firewalld_does_not_do_is_said_and_the_rest_is_done() {
     needs_firewalld!();

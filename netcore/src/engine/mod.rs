@@ -12,6 +12,7 @@ mod attached;
 mod diagnose;
 mod firewalld;
 mod follow;
+mod leftovers;
 mod missed;
 mod overlay;
 mod patience;
@@ -262,6 +263,10 @@ impl<K: Kernel> Engine<K> {
         errors.extend(self.remove(None, &stray).await);
         match self.marked_as_shared(&network.name).await {
             Ok(shared) => errors.extend(self.tidy(network, &expendable(network, shared)).await.err()),
+            Err(error) => errors.push(error),
+        }
+        match self.sweep().await {
+            Ok(swept) => errors.extend(swept.into_iter().filter_map(|(_, done)| done.err())),
             Err(error) => errors.push(error),
         }
         if errors.is_empty()

@@ -150,15 +150,25 @@ impl<K: Kernel> Engine<K> {
     /// not answer. Everything else is in the report.
     pub async fn repair(&self, options: &RepairOptions) -> Result<Repair> {
         let (records, faults) = self.store.records(options.network.as_ref())?;
-        let thrown = options.network.is_none().then_some(false);
-        self.repair_records(records, faults, options.check, Reach::ALL, thrown).await
+        let everything = options.network.is_none();
+        let mut report =
+            self.repair_records(records, faults, options.check, Reach::ALL, everything.then_some(false)).await?;
+        if everything {
+            self.report_sweep(options.check, &mut report).await?;
+        }
+        Ok(report)
     }
 
     /// As [`repair`](Self::repair), of that `part` of everything; if forwarding was `thrown` on for all interfaces,
     /// those where it was off come off again.
     pub(super) async fn repair_all(&self, part: Part, thrown: bool) -> Result<Repair> {
         let (records, faults) = self.store.records(None)?;
-        self.repair_records(records, faults, false, Reach { extent: Extent::Everything, part }, Some(thrown)).await
+        let reach = Reach { extent: Extent::Everything, part };
+        let mut report = self.repair_records(records, faults, false, reach, Some(thrown)).await?;
+        if part != Part::Ours {
+            self.report_sweep(false, &mut report).await?;
+        }
+        Ok(report)
     }
 
     /// As [`repair`](Self::repair), within that `reach`, for those who know that nothing else was lost.
@@ -494,7 +504,7 @@ fn found(drift: &Drift) -> String {
     differences.join(", ")
 }
 
-fn outcome(done: &Result<()>) -> Outcome {
+pub(super) fn outcome(done: &Result<()>) -> Outcome {
     match done {
         Ok(()) => Outcome::Restored,
         Err(error) => Outcome::Failed { reason: error.to_string() },

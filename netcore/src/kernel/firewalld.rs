@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::bound;
 use super::dbus::{Argument, Bus, Method, Refusal};
 use crate::error::{Error, Result};
 use crate::model::{InterfaceName, Object, ZoneBinding};
@@ -91,15 +92,19 @@ impl Firewalld {
     /// the other.
     pub(super) fn bind(&self, binding: &ZoneBinding) -> Result<()> {
         let link = binding.link.as_str();
+        let remembered = binding.mark.as_ref().map_or(Ok(()), |mark| bound::remember(&binding.link, mark));
         let zone = [Argument::Text(ZoneBinding::ZONE), Argument::Text(link)];
         let now = self.call(runtime("addInterface"), &zone).map(drop);
         let later = self
             .permanent_zone()
             .and_then(|zone| self.call(permanent_zone(&zone, "addInterface"), &[Argument::Text(link)]).map(drop));
-        outcome("bind", binding, &["ALREADY_ENABLED", "ZONE_ALREADY_SET"], [("", now), (" permanently", later)])
+        let done =
+            outcome("bind", binding, &["ALREADY_ENABLED", "ZONE_ALREADY_SET"], [("", now), (" permanently", later)]);
+        Error::from_list([remembered, done].into_iter().filter_map(Result::err).collect())
     }
 
-    /// Takes the interface out of our zone, now and for good.
+    /// Takes the interface out of our zone, now and for good. Where firewalld does not run, it is
+    /// still remembered.
     pub(super) fn unbind(&self, binding: &ZoneBinding) -> Result<()> {
         let link = binding.link.as_str();
         let zone = [Argument::Text(ZoneBinding::ZONE), Argument::Text(link)];
@@ -107,7 +112,16 @@ impl Firewalld {
         let later = self
             .permanent_zone()
             .and_then(|zone| self.call(permanent_zone(&zone, "removeInterface"), &[Argument::Text(link)]).map(drop));
-        outcome("unbind", binding, &["NOT_ENABLED", "UNKNOWN_INTERFACE"], [("", now), (" permanently", later)])
+        let told = !matches!(later, Err(Refusal::NoService));
+        outcome("unbind", binding, &["NOT_ENABLED", "UNKNOWN_INTERFACE"], [("", now), (" permanently", later)])?;
+        if told { bound::forget(&binding.link) } else { Ok(()) }
+    }
+
+    /// Whether the interface is in our zone, now or after a reload; nothing where firewalld does not
+    /// answer.
+    pub(super) fn has_bound(&self, link: &InterfaceName) -> Option<bool> {
+        let (now, later) = self.look(link).ok()?;
+        Some([now, later].into_iter().flatten().any(|zone| zone == ZoneBinding::ZONE))
     }
 
     /// The zones the interface is in, now and after a reload.

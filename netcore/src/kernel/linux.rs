@@ -16,8 +16,8 @@ use super::netns::Netns;
 use super::rtnl::Rtnl;
 use super::seen::{self, Interfaces, Seen};
 use super::{
-    Kernel, address, binding, forwarding, interfaces, link, listener, neighbour, route, settle, sysctl, underlay,
-    wireguard,
+    Kernel, address, binding, bound, forwarding, interfaces, link, listener, neighbour, route, settle, sysctl,
+    underlay, wireguard,
 };
 use crate::error::{Error, Result};
 use crate::model::{
@@ -380,6 +380,10 @@ impl Kernel for Linux {
         }
         marked.extend(self.firewall.marked(network)?);
         Ok(marked)
+    }
+
+    async fn left_behind(&self) -> Result<Vec<Object>> {
+        bound::left_behind(self, &self.firewalld).await
     }
 
     fn identify(&self, netns: Option<&Path>) -> Result<NamespaceId> {

@@ -17,6 +17,7 @@ mod address;
 mod announce;
 mod batch;
 mod binding;
+mod bound;
 mod conntrack;
 mod dbus;
 mod events;
@@ -171,6 +172,15 @@ pub trait Kernel: Sized {
     /// # Errors
     /// [`Error::Kernel`](crate::Error::Kernel) when the kernel does not answer.
     async fn marked(&self, network: &Name) -> Result<Vec<Object>>;
+
+    /// What others go on doing for links of ours that are gone, with the marks of their networks:
+    /// firewalld, where it was not there to be told.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`](crate::Error::Kernel), [`Error::File`](crate::Error::File) when it cannot be told.
+    async fn left_behind(&self) -> Result<Vec<Object>> {
+        Ok(Vec::new())
+    }
 
     /// Which namespace is at `netns`; the host's without one.
     ///

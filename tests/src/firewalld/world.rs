@@ -59,7 +59,7 @@ impl World {
     /// The network on `host`.
     #[must_use]
     pub fn web(host: &Host) -> Cni {
-        host.cni(Network::bridge("web", SUBNETS).with("removeEmptyBridge", json!(true)))
+        host.cni(Network::bridge("web", SUBNETS).version("1.1.0").with("removeEmptyBridge", json!(true)))
     }
 
     /// On `host`, where `firewalld` runs.
