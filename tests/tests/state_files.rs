@@ -124,6 +124,29 @@ fn a_record_that_cannot_be_read_keeps_nobody_from_detaching() {
     assert_eq!(host.run("cat /etc/passwd"), passwd);
 }
 
+/// A container on two networks publishes its port by the first. Whatever became of that one's record,
+/// the other takes over.
+#[test]
+fn the_port_of_a_network_whose_record_is_spoilt_is_taken_over() {
+    let host = Host::new();
+    let outside = host.outside();
+    let [web, db] = [("web", "10.20.0.0/24"), ("db", "10.30.0.0/24")]
+        .map(|(name, subnet)| host.cni(Network::bridge(name, &[subnet])));
+    let container = host.netns("web-1");
+    let _server = serve(&container, "web-1", 80);
+    for damage in [format!("truncate -s 200 {RECORD}"), format!("rm {RECORD}")] {
+        let first = web.attachment(&container).publish(Publish::tcp(8080, 80)).added();
+        let second = db.attachment(&container).interface("eth1").publish(Publish::tcp(8080, 80)).added();
+        assert_eq!(who_answers(&*outside, Outside::HOST_V4, 8080), "web-1");
+        host.run(&damage);
+        first.del().unwrap();
+        container.run("ip route replace default via 10.30.0.1");
+        assert_eq!(who_answers(&*outside, Outside::HOST_V4, 8080), "web-1", "{damage}");
+        second.check().unwrap();
+        second.del().unwrap();
+    }
+}
+
 /// A mount carries no mark: as long as one may be there, the record is not forgotten.
 #[test]
 fn what_only_a_record_tells_of_is_not_forgotten_with_it() {

@@ -179,7 +179,13 @@ impl<K: Kernel> Engine<K> {
         let is_known = known.is_some();
         let record = known.unwrap_or_else(|| Record::new(driver::anywhere(network), attachment));
         let mut errors = self.withdraw(&record, locks, fault).await;
-        errors.extend(self.hand_over_ports(&record).await.err());
+        if !is_known {
+            // It may have published something or not, and whoever detaches twice is to succeed twice:
+            // a repair finds what is missing.
+            let _ = self.hand_over_ports(&record).await;
+        } else if !record.attachment.publish.is_empty() {
+            errors.extend(self.hand_over_ports(&record).await.err());
+        }
         let shared = match desired(&record) {
             Ok(desired) if is_known => Ok(desired.network),
             // Whoever detached the last one may have died before this.
@@ -479,9 +485,6 @@ impl<K: Kernel> Engine<K> {
     /// A container on several networks publishes its ports by one of them. When that one is left,
     /// those it stays on take over.
     async fn hand_over_ports(&self, left: &Record) -> Result<()> {
-        if left.attachment.publish.is_empty() {
-            return Ok(());
-        }
         for other in self.store.of_container(&left.attachment.id.container)? {
             let (network, id) = (&other.network, &other.attachment.id);
             let _locks = self.lock(network, &other.attachment)?;
