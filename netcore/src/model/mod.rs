@@ -2,6 +2,7 @@
 //! ([`Lease`], [`PortMapping`]), and what the kernel should hold for it ([`Object`] and its
 //! kinds). Nothing here reads or writes anything; every other room builds on these values.
 
+mod address;
 mod attachment;
 mod etcd;
 mod firewalld;
@@ -12,22 +13,26 @@ mod iptables;
 mod isolation;
 mod key;
 mod lease;
+mod link;
 mod listener;
 mod mac;
 mod macvlan;
 mod name;
 mod namespace;
+mod nat;
 mod network;
 mod object;
 mod overlay;
 mod owner;
 mod peer;
+mod route;
 pub mod rules;
 mod scene;
 mod section;
 pub mod vlan;
 mod wireguard;
 
+pub use address::{Address, Rivals};
 pub use attachment::{Attachment, PortMapping, Protocol};
 pub use etcd::{EtcdSource, EtcdTls, Password};
 pub use firewalld::{ForwardPort, ZoneBinding};
@@ -38,19 +43,19 @@ pub use iptables::{Admission, Backend, Iptables, Variant, program};
 pub use isolation::{Barrier, FirewallBackend, IngressPolicy, InvalidFirewallBackend, Isolation};
 pub use key::{InvalidKey, PrivateKey, PublicKey};
 pub use lease::{Dns, Lease, LeasedAddress, RouteSpec};
+pub use link::{Bridge, Link, LinkKind, Port, Veth, Vxlan};
 pub use listener::{Listener, Process};
 pub use mac::{InvalidMac, Mac};
 pub use macvlan::{InvalidMacvlanMode, Macvlan, MacvlanConfig, MacvlanMode, Vlan};
 pub use name::{InterfaceName, InvalidName, Name};
 pub use namespace::{Binding, InvalidTarget, NamespaceId, SharedNamespace, Target};
+pub use nat::NatRule;
 pub use network::{BridgeConfig, ContainerConfig, HostConfig, Mode, Network, NoneConfig, VlanTrunk};
-pub use object::{
-    Address, Bridge, FdbEntry, Key, Link, LinkKind, NatRule, Neighbour, Object, Phase, Place, Port, Rivals, Route,
-    State, Sysctl, Veth, Vxlan,
-};
+pub use object::{Key, Object, Phase, Place, State, Sysctl};
 pub use overlay::{Encryption, LocalNode, NodeKey, OverlayConfig, PeerSource, Underlay};
 pub use owner::{AttachmentId, Mark};
 pub use peer::Peer;
+pub use route::{FdbEntry, Neighbour, Route};
 pub use rules::Rules;
 pub use scene::{Interface, KnownNeighbour, Refused, RouteQuestion, Scene, Tracked, Way};
 pub use vlan::{PortVlans, Vlans};
