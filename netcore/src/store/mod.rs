@@ -17,88 +17,25 @@
 mod drop_in;
 mod ledger;
 mod lock;
+mod record;
 mod turnover;
 
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
+use self::record::{Stamp, VERSION, Version, read};
 use crate::error::{Error, Result};
-use crate::model::{Attachment, AttachmentId, Backend, Lease, Mode, Name, Network};
+use crate::model::{AttachmentId, Mode, Name, Network};
 use crate::state_file;
 
 pub(crate) use drop_in::{is_persisted, persist, unpersist, who_sets};
 pub use ledger::{HeldLedger, Ledger, Switched};
 pub use lock::Lock;
+pub use record::Record;
 
 /// Where records live unless told otherwise.
 pub const DEFAULT_DIRECTORY: &str = "/run/netcore";
-
-/// What was asked for, and what was promised in return: enough to find, mend or remove
-/// everything that was made for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// The version of this format; 1.
-    version: u32,
-    /// The network as it was when the attachment was made.
-    pub network: Network,
-    /// The attachment as it was asked for.
-    pub attachment: Attachment,
-    /// What address management gave it; `None` until it has answered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lease: Option<Lease>,
-    /// What its share of the firewall is written in, whatever the default becomes.
-    #[serde(default, skip_serializing_if = "Backend::is_nftables")]
-    pub backend: Backend,
-    /// The file it was read from, as that was.
-    #[serde(skip)]
-    stamp: Stamp,
-}
-
-/// Which file a record was read from: a record is written whole, as a new file. Two records that say
-/// the same are the same, wherever they were read.
-#[derive(Clone, Copy, Debug, Default)]
-struct Stamp(Option<(u64, i64, i64, u64)>);
-
-impl Stamp {
-    fn of(file: &fs::Metadata) -> Self {
-        Self(Some((file.ino(), file.mtime(), file.mtime_nsec(), file.len())))
-    }
-}
-
-impl PartialEq for Stamp {
-    fn eq(&self, _other: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Stamp {}
-
-const VERSION: u32 = 1;
-
-impl Record {
-    /// A record of the wish alone.
-    #[must_use]
-    pub fn new(network: Network, attachment: Attachment) -> Self {
-        Self {
-            version: VERSION,
-            network,
-            attachment,
-            lease: None,
-            backend: Backend::default(),
-            stamp: Stamp::default(),
-        }
-    }
-
-    /// The same, written in `backend`.
-    #[must_use]
-    pub fn with_backend(self, backend: Backend) -> Self {
-        Self { backend, ..self }
-    }
-}
 
 /// The directory of records.
 #[derive(Clone, Debug)]
@@ -436,45 +373,10 @@ fn parse(path: &Path, extension: &str) -> Option<(AttachmentId, String)> {
     Some((AttachmentId::new(container, interface).ok()?, mode.to_owned()))
 }
 
-/// What every version of a record begins with.
-#[derive(Deserialize)]
-struct Version {
-    version: u32,
-}
-
-fn read(path: &Path) -> Result<Option<Record>> {
-    let attempt = || {
-        let (mut file, metadata) = state_file::open(path)?;
-        // Written whole and renamed, it does not grow.
-        let mut text = vec![0; usize::try_from(metadata.len()).unwrap_or_default()];
-        file.read_exact(&mut text)?;
-        Ok::<_, std::io::Error>((text, Stamp::of(&metadata)))
-    };
-    let (text, stamp) = match attempt() {
-        Ok(read) => read,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::file("read", path)(error)),
-    };
-    let fault = |reason: String| Error::Record { path: path.to_owned(), reason };
-    match serde_json::from_slice::<Record>(&text) {
-        Ok(record) if record.version == VERSION => Ok(Some(Record { stamp, ..record })),
-        outcome => {
-            let garbled = |error: serde_json::Error| fault(format!("{error}; it goes when the attachment is detached"));
-            let Version { version } = serde_json::from_slice(&text).map_err(garbled)?;
-            if version != VERSION {
-                return Err(fault(format!(
-                    "is of version {version}, this program knows version {VERSION}: use the newer program"
-                )));
-            }
-            outcome.map(Some).map_err(garbled)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Mode, NoneConfig};
+    use crate::model::{Attachment, Mode, NoneConfig};
 
     fn store() -> (tempfile::TempDir, Store) {
         let directory = tempfile::tempdir().unwrap();
