@@ -32,6 +32,7 @@ mod host;
 pub mod mesh;
 mod namespaces;
 pub mod netctl;
+mod plugin;
 pub mod podman;
 mod processes;
 pub mod seccomp;
@@ -39,9 +40,10 @@ mod snapshot;
 pub mod traffic;
 pub mod watch;
 
-pub use cni::{Attachment, Cni, Failure, Network, Plugin, Publish};
+pub use cni::{Attachment, Cni, Network, Publish};
 pub use host::{Host, Netns, Outside};
 pub use namespaces::Namespaces;
+pub use plugin::{Failure, Plugin};
 pub use processes::{Daemon, wait_for};
 pub use snapshot::Snapshot;
 
