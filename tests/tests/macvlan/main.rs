@@ -1,16 +1,17 @@
 //! The macvlan plugin with real packets: the host's `eth0` leads to a switch in a namespace of
 //! its own, behind which another station is. Who reaches whom is what the modes are about.
 
+mod damage;
+mod input;
+mod vlan;
+
 use std::net::IpAddr;
-use std::sync::Barrier;
-use std::thread;
 use std::time::Duration;
 
-use netcore_tests::features::Feature;
 use netcore_tests::netctl::netctl;
 use netcore_tests::podman::Podman;
 use netcore_tests::traffic::{nobody_answers, ping, serve, who_answers};
-use netcore_tests::{Attachment, Cni, Failure, Host, Netns, Network, Snapshot, needs, skip, traffic, wait_for};
+use netcore_tests::{Attachment, Cni, Failure, Host, Netns, Network, Snapshot, skip, traffic, wait_for};
 use serde_json::{Value, json};
 
 const HOST: [u8; 4] = [192, 0, 2, 1];
@@ -103,6 +104,25 @@ impl Container {
 #[track_caller]
 fn nothing_left(before: &Snapshot, host: &Host) {
     before.assert_same(&host.snapshot(), "after the last DEL");
+}
+
+/// ADD of a container is refused with all of `words`, and leaves nothing.
+#[track_caller]
+fn refused(lan: &Lan, network: &Cni, name: &str, words: &[&str]) {
+    let netns = lan.host.netns(name);
+    refused_in(lan, network.attachment(&netns), words);
+    assert_eq!(netns.run("ip -o link show type macvlan"), "");
+    netns.remove();
+}
+
+#[track_caller]
+fn refused_in(lan: &Lan, mut attachment: Attachment, words: &[&str]) -> Failure {
+    let before = lan.host.snapshot();
+    let failure = attachment.add().expect_err("it should be refused");
+    before.assert_same(&lan.host.snapshot(), &format!("after `{failure}`"));
+    let missing: Vec<_> = words.iter().filter(|word| !failure.says(word)).collect();
+    assert!(missing.is_empty(), "does not say {missing:?}: {failure}");
+    failure
 }
 
 #[test]
@@ -233,73 +253,6 @@ fn passthru_is_alone() {
     nothing_left(&before, &lan.host);
 }
 
-/// ADD of a container is refused with all of `words`, and leaves nothing.
-#[track_caller]
-fn refused(lan: &Lan, network: &Cni, name: &str, words: &[&str]) {
-    let netns = lan.host.netns(name);
-    refused_in(lan, network.attachment(&netns), words);
-    assert_eq!(netns.run("ip -o link show type macvlan"), "");
-    netns.remove();
-}
-
-#[track_caller]
-fn refused_in(lan: &Lan, mut attachment: Attachment, words: &[&str]) -> Failure {
-    let before = lan.host.snapshot();
-    let failure = attachment.add().expect_err("it should be refused");
-    before.assert_same(&lan.host.snapshot(), &format!("after `{failure}`"));
-    let missing: Vec<_> = words.iter().filter(|word| !failure.says(word)).collect();
-    assert!(missing.is_empty(), "does not say {missing:?}: {failure}");
-    failure
-}
-
-#[test]
-fn bad_input_is_said_before_anything_is_touched() {
-    let lan = Lan::new();
-    lan.host.run(
-        "ip link add br0 type bridge; ip link add port type veth peer name trop
-         ip link set port master br0 up; ip link set trop up; ip link set br0 up",
-    );
-    for (settings, words) in [
-        (json!({ "mode": "source" }), &["mode", "source", "private"][..]),
-        (json!({ "mtu": 1501 }), &["mtu", "1501", "1500", "eth0"]),
-        (json!({ "mtu": 12 }), &["mtu", "12"]),
-        (json!({ "master": "port" }), &["port", "br0"]),
-        (json!({ "master": "lo" }), &["master", "lo"]),
-        (json!({ "master": "eth9" }), &["master", "eth9"]),
-        (json!({ "master": "eth9.10" }), &["master", "eth9.10", "eth9"]),
-        (json!({ "master": "eth0.0" }), &["master", "eth0.0", "4094"]),
-        (json!({ "master": "eth0.4095" }), &["master", "eth0.4095", "4094"]),
-        (json!({ "master": "eth0.10", "mtu": 1501 }), &["mtu", "1501", "1500"]),
-        (json!({ "mac": "01:00:5e:00:00:01" }), &["mac", "01:00:5e:00:00:01"]),
-        (json!({ "hostAccess": true, "mode": "private" }), &["hostAccess", "private"]),
-        (json!({ "hostAccess": true, "linkInContainer": true }), &["hostAccess", "linkInContainer"]),
-        (json!({ "hostAccess": true, "master": "trop" }), &["hostAccess", "trop"]),
-        (json!({ "linkInContainer": true }), &["master", "eth0", "container"]),
-    ] {
-        println!("{settings}");
-        refused(&lan, &lan.network(settings), "box", words);
-    }
-    let network = lan.network(json!({ "capabilities": { "mac": true, "portMappings": true } }));
-    let master = lan.host.run("cat /sys/class/net/eth0/address");
-    let one = lan.host.netns("one");
-    let added = network.attachment(&one).runtime("mac", json!("02:00:00:00:00:07")).added();
-    let two = lan.host.netns("two");
-    for (key, value, words) in [
-        ("mac", json!("02:00:00:00:00:07"), &["02:00:00:00:00:07", "in use", "eth0"][..]),
-        ("mac", json!(master.trim()), &[master.trim(), "eth0"]),
-        ("mac", json!("01:00:5e:00:00:01"), &["01:00:5e:00:00:01"]),
-        ("portMappings", json!([{ "hostPort": 8080, "containerPort": 80 }]), &["portMappings"]),
-    ] {
-        refused_in(&lan, network.attachment(&two).runtime(key, value), words);
-        assert_eq!(two.run("ip -o link show type macvlan"), "");
-    }
-    two.run("ip link add eth0 type bridge");
-    refused_in(&lan, network.attachment(&two), &["eth0"]);
-    two.run("ip link show eth0");
-    added.check().unwrap();
-    added.del().unwrap();
-}
-
 #[test]
 fn the_default_master_is_the_default_routes() {
     let lan = Lan::new();
@@ -362,157 +315,6 @@ fn a_master_in_the_container() {
 }
 
 #[test]
-fn check_names_any_single_thing_that_is_missing() {
-    let lan = Lan::new();
-    let network = lan.network(json!({ "mtu": 1400, "bcqueuelen": 2000 }));
-    for (damage, words) in [
-        ("ip addr del 192.0.2.100/24 dev eth0", &["192.0.2.100/24"][..]),
-        ("ip addr del fd40::100/64 dev eth0", &["fd40::100/64"]),
-        ("ip route del default", &["0.0.0.0/0", "192.0.2.9"]),
-        ("ip -6 route del default", &["::/0", "fd40::9"]),
-        ("ip link set eth0 down", &["eth0", "down"]),
-        ("ip link set eth0 mtu 1300", &["eth0", "1300", "1400"]),
-        ("ip link set eth0 address 02:00:00:00:00:99", &["eth0", "02:00:00:00:00:99"]),
-        ("ip link set eth0 type macvlan mode private", &["eth0", "private", "bridge"]),
-        ("ip link set eth0 type macvlan bcqueuelen 10", &["eth0", "bcqueuelen", "10", "2000"]),
-        ("ip link set eth0 down; ip link set eth0 name eth9; ip link set eth9 up", &["eth0", "missing"]),
-        ("ip link del eth0", &["eth0", "missing"]),
-    ] {
-        // The same address each time.
-        lan.host.run("rm -rf /var/lib/cni/networks");
-        let netns = lan.host.netns("box");
-        let attachment = network.attachment(&netns).added();
-        attachment.check().unwrap_or_else(|failure| panic!("before `{damage}`: {failure}"));
-        netns.run(damage);
-        let failure = attachment.check().expect_err(damage);
-        let missing: Vec<_> = words.iter().filter(|word| !failure.says(word)).collect();
-        assert!(missing.is_empty(), "`{damage}`: does not name {missing:?}: {failure}");
-        attachment.del().unwrap_or_else(|failure| panic!("DEL after `{damage}`: {failure}"));
-        netns.remove();
-    }
-}
-
-/// The same for what the host has of a network, and for the VLAN that was made below it.
-#[test]
-fn check_names_any_single_thing_of_the_hosts_that_is_missing() {
-    let lan = Lan::new();
-    let before = lan.host.snapshot();
-    let vlan = Feature::Vlan.missing().is_none();
-    let on_eth0: &[(&str, &[&str])] = &[
-        ("ip route del 192.0.2.100 dev SHIM", &["route 192.0.2.100/32", "SHIM", "missing"]),
-        ("ip -6 route del fd40::100 dev SHIM", &["route fd40::100/128", "SHIM", "missing"]),
-        ("ip addr del 192.0.2.1/32 dev SHIM", &["address 192.0.2.1/32", "SHIM", "missing"]),
-        ("ip addr del fd40::1/128 dev SHIM", &["address fd40::1/128", "SHIM", "missing"]),
-        ("sysctl -qw net.ipv4.conf.SHIM.arp_filter=0", &["net.ipv4.conf.SHIM.arp_filter"]),
-        ("ip link set SHIM down", &["SHIM", "state is down"]),
-        ("ip link set SHIM type macvlan mode private", &["SHIM", "mode is private"]),
-        ("ip link set SHIM alias ''", &["SHIM", "alias"]),
-        ("ip link del SHIM", &["link SHIM (host) on eth0", "missing"]),
-        ("ip link del eth0", &["eth0", "missing"]),
-    ];
-    let on_vlan: &[(&str, &[&str])] = &[
-        ("ip link set eth0.10 down", &["VLAN 10 of eth0 as eth0.10", "state is down"]),
-        ("ip link del eth0.10", &["VLAN 10 of eth0 as eth0.10", "missing"]),
-    ];
-    let cases = on_vlan.iter().filter(|_| vlan).map(|case| ("eth0.10", case));
-    for (master, (damage, words)) in cases.chain(on_eth0.iter().map(|case| ("eth0", case))) {
-        lan.host.run("rm -rf /var/lib/cni/networks");
-        let settings = json!({ "master": master, "hostAccess": true, "hostAddresses": ["192.0.2.1", "fd40::1"] });
-        let network = lan.network(settings);
-        let netns = lan.host.netns("box");
-        let attachment = network.attachment(&netns).added();
-        attachment.check().unwrap_or_else(|failure| panic!("before `{damage}`: {failure}"));
-        let shim = lan.host.run("ip -br link show type macvlan | cut -d@ -f1");
-        let named = |text: &str| text.replace("SHIM", shim.trim());
-        lan.host.run(&named(damage));
-        let failure = attachment.check().expect_err(damage);
-        let missing: Vec<_> = words.iter().map(|word| named(word)).filter(|word| !failure.says(word)).collect();
-        assert!(missing.is_empty(), "`{damage}`: does not name {missing:?}: {failure}");
-        attachment.del().unwrap_or_else(|failure| panic!("DEL after `{damage}`: {failure}"));
-        netns.remove();
-        match *damage {
-            "ip link del eth0" => {}
-            // Without our mark it is not ours to remove.
-            damage if damage.contains("alias") => drop(lan.host.run(&named("ip link del SHIM"))),
-            _ => nothing_left(&before, &lan.host),
-        }
-    }
-}
-
-#[test]
-fn gc_keeps_the_survivors_and_removes_the_rest_and_what_they_shared() {
-    let lan = Lan::new();
-    let before = lan.host.snapshot();
-    let settings = json!({ "hostAccess": true });
-    let network = lan.host.cni(self::network("lan", settings).version("1.1.0"));
-    let [stays, goes, gone] = ["stays", "goes", "gone"].map(|name| lan.host.netns(name));
-    let [kept, _left, _lost] = [&stays, &goes, &gone].map(|netns| network.attachment(netns).added());
-    gone.remove();
-    network.gc(&[&kept]).unwrap();
-    kept.check().unwrap();
-    assert_eq!(goes.run("ip -o link show type macvlan"), "");
-    let routes = lan.host.run("ip route show proto 78");
-    assert_eq!(routes.lines().count(), 1, "{routes}");
-    ping(&stays, HOST);
-    network.gc(&[]).unwrap();
-    assert_eq!(stays.run("ip -o link show type macvlan"), "");
-    stays.remove();
-    goes.remove();
-    nothing_left(&before, &lan.host);
-}
-
-#[test]
-fn del_succeeds_whatever_is_gone() {
-    let lan = Lan::new();
-    let before = lan.host.snapshot();
-    let network = lan.network(json!({ "hostAccess": true }));
-    let netns = lan.host.netns("no-record");
-    let attachment = network.attachment(&netns).added();
-    lan.host.run("rm -rf /run/netcore");
-    attachment.without_result().del().unwrap();
-    assert_eq!(netns.run("ip -o link show type macvlan"), "", "the mark is enough to find it");
-    netns.remove();
-    nothing_left(&before, &lan.host);
-
-    let netns = lan.host.netns("no-namespace");
-    let attachment = network.attachment(&netns).added();
-    netns.remove();
-    attachment.del().unwrap();
-    nothing_left(&before, &lan.host);
-
-    let netns = lan.host.netns("no-environment");
-    let attachment = network.attachment(&netns).added();
-    attachment.without_netns().del().unwrap();
-    netns.remove();
-    nothing_left(&before, &lan.host);
-
-    let netns = lan.host.netns("no-master");
-    let attachment = network.attachment(&netns).added();
-    lan.host.run("ip link del eth0");
-    assert!(attachment.check().expect_err("the master is gone").says("eth0"));
-    attachment.del().unwrap();
-    let after = lan.host.snapshot();
-    assert_eq!(after.count("file /run/netcore") + after.count("file /var/lib/cni"), 0, "{after}");
-}
-
-/// Its name is the container's to change, its mark is not.
-#[test]
-fn a_link_that_was_renamed_is_missed_by_check_and_found_by_del() {
-    let lan = Lan::new();
-    let before = lan.host.snapshot();
-    let network = lan.network(json!({ "hostAccess": true }));
-    let netns = lan.host.netns("box");
-    let attachment = network.attachment(&netns).added();
-    netns.run("ip link set eth0 down; ip link set eth0 name wan; ip link set wan up; ip link add eth0 type bridge");
-    assert!(attachment.check().expect_err("eth0 is wan").says("eth0"));
-    attachment.del().unwrap();
-    assert_eq!(netns.run("ip -o link show type macvlan"), "", "ours is gone");
-    netns.run("ip link show eth0"); // and that of somebody else is not
-    netns.remove();
-    nothing_left(&before, &lan.host);
-}
-
-#[test]
 fn neighbours_learn_whose_the_address_is_now() {
     let lan = Lan::new();
     lan.station.run("ip neigh replace 192.0.2.100 lladdr 02:00:00:00:00:aa dev eth0 nud stale");
@@ -558,81 +360,6 @@ esac
 
     lan.host.run("sed -i 's/^ADD)/ADD) exit 1;/' /run/cni/bin/asks-over-the-link");
     refused(&lan, &network, "two", &["asks-over-the-link"]);
-}
-
-#[test]
-fn a_vlan_that_cannot_be_made_is_said() {
-    if Feature::Vlan.missing().is_none() {
-        skip!("this kernel has 802.1Q");
-    }
-    let lan = Lan::new();
-    refused(&lan, &lan.network(json!({ "master": "eth0.10" })), "one", &["eth0.10", "8021q", "CONFIG_VLAN_8021Q"]);
-}
-
-#[test]
-fn a_vlan_is_made_once_shared_and_removed_with_its_last_user() {
-    needs!(Vlan);
-    let lan = Lan::new();
-    lan.station.run("ip link add link eth0 name eth0.10 type vlan id 10; ip addr add 192.0.2.19/24 dev eth0.10");
-    lan.station.run("ip addr flush dev eth0; ip link set eth0.10 up");
-    let before = lan.host.snapshot();
-    let network = lan.network(json!({ "master": "eth0.10" }));
-    let netns: Vec<Netns> = (0..32).map(|number| lan.host.netns(&format!("c{number}"))).collect();
-    let start = Barrier::new(netns.len());
-    let added: Vec<Attachment> = thread::scope(|scope| {
-        let add = |netns| {
-            start.wait();
-            network.attachment(netns).added()
-        };
-        let threads: Vec<_> = netns.iter().map(|netns| scope.spawn(move || add(netns))).collect();
-        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
-    });
-    assert_eq!(lan.host.run("ip -br link show type vlan").lines().count(), 1, "32 made one");
-    added.iter().for_each(|attachment| attachment.check().unwrap());
-    ping(&netns[0], added[31].address());
-    ping(&netns[0], [192, 0, 2, 19]);
-
-    // Another network's user keeps it.
-    let other = lan.host.cni(self::network("other", json!({ "master": "eth0.10", "ipam": {} })));
-    let guest = lan.host.netns("guest");
-    let guest_attachment = other.attachment(&guest).added();
-    thread::scope(|scope| {
-        added.iter().for_each(|attachment| drop(scope.spawn(|| attachment.del().unwrap())));
-    });
-    guest_attachment.check().unwrap();
-    lan.host.run("ip link show eth0.10");
-    guest_attachment.del().unwrap();
-    netns.into_iter().chain([guest]).for_each(Netns::remove);
-    nothing_left(&before, &lan.host);
-
-    // One that somebody else made stays; one that is taken away is missed, and DEL works.
-    lan.host.run("ip link add link eth0 name eth0.10 type vlan id 10; ip link set eth0.10 up");
-    let box_ = lan.host.netns("box");
-    let attachment = network.attachment(&box_).added();
-    attachment.del().unwrap();
-    lan.host.run("ip link del eth0.10");
-    let attachment = network.attachment(&box_).added();
-    lan.host.run("ip link del eth0.10");
-    assert!(attachment.check().expect_err("the VLAN is gone").says("eth0.10"));
-    attachment.del().unwrap();
-}
-
-#[test]
-fn vlans_on_one_master_do_not_hear_each_other() {
-    needs!(Vlan);
-    let lan = Lan::new();
-    let ten = lan.host.cni(network("ten", json!({ "master": "eth0.10" })));
-    let twenty = lan.host.cni(network("twenty", json!({ "master": "eth0.20" })));
-    let (one, two) = (lan.container(&ten, "one"), lan.container(&ten, "two"));
-    let three = lan.container(&twenty, "three");
-    assert_eq!(who_answers(&one.netns, two.addresses()[0], 80), "two");
-    // The same address as one's, and another network altogether.
-    three.netns.run("ip addr add 192.0.2.200/24 dev eth0");
-    nobody_answers(&two.netns, [192, 0, 2, 200], 80);
-    nobody_answers(&three.netns, two.addresses()[0], 80);
-    for container in [one, two, three] {
-        container.attachment.del().unwrap();
-    }
 }
 
 #[test]
