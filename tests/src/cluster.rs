@@ -34,6 +34,15 @@ impl Wire {
         }
     }
 
+    /// The address of a member of etcd, which are counted from 0.
+    #[must_use]
+    pub fn registry(self, member: usize) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::from([192, 0, 2, 100 + member as u8]),
+            Self::V6 => IpAddr::from([0x2001, 0xdb8, 2, 0, 0, 0, 1, member as u16]),
+        }
+    }
+
     /// What a VXLAN tunnel leaves of an Ethernet's MTU, in bytes.
     #[must_use]
     pub fn room(self) -> usize {
@@ -73,19 +82,8 @@ impl Cluster {
     /// As many hosts as `count` says, which have no file yet.
     #[must_use]
     pub fn of(count: usize, wire: Wire) -> Self {
-        let switch = Host::new();
-        switch.run("ip link add wire type bridge && ip link set wire up");
-        let join = |number: usize| {
-            let host = Host::new();
-            let address = wire.address(number);
-            let length = if address.is_ipv4() { "24" } else { "64 nodad" };
-            // The other end is given to the switch by its namespace.
-            host.run("ip link add eth0 type veth peer name port");
-            give(&host, "port", &switch, &format!("port{number}"));
-            switch.run(&format!("ip link set port{number} master wire up"));
-            host.run(&format!("ip addr add {address}/{length} dev eth0 && ip link set eth0 up"));
-            host
-        };
+        let switch = switch();
+        let join = |number: usize| plugged(&switch, &format!("port{number}"), wire.address(number));
         Self { wire, hosts: (1..=count).map(join).collect(), switch }
     }
 
@@ -150,16 +148,29 @@ impl Cluster {
     }
 }
 
-/// Moves the interface `name` of `from` to `to`, as `new`.
-fn give(from: &Host, name: &str, to: &Host, new: &str) {
-    // A process that stands in the other namespace gives it a name that `ip` takes.
-    let mut anchor = to.enter(|| Command::new("sleep").arg("60").spawn()).expect("start sleep");
-    from.run(&format!("ip link set {name} netns {} name {new}", anchor.id()));
-    let _ = anchor.kill();
-    let _ = anchor.wait();
+/// What hosts are plugged into.
+pub(crate) fn switch() -> Host {
+    let switch = Host::new();
+    switch.run("ip link add wire type bridge && ip link set wire up");
+    switch
 }
 
-/// A container of a [`Cluster`], attached.
+/// A new host, whose eth0 has `address` and leads to `port` of `switch`.
+pub(crate) fn plugged(switch: &Host, port: &str, address: IpAddr) -> Host {
+    let host = Host::new();
+    let length = if address.is_ipv4() { "24" } else { "64 nodad" };
+    host.run("ip link add eth0 type veth peer name port");
+    // A process that stands in the other namespace gives it a name that `ip` takes.
+    let mut anchor = switch.enter(|| Command::new("sleep").arg("60").spawn()).expect("start sleep");
+    host.run(&format!("ip link set port netns {} name {port}", anchor.id()));
+    let _ = anchor.kill();
+    let _ = anchor.wait();
+    switch.run(&format!("ip link set {port} master wire up"));
+    host.run(&format!("ip addr add {address}/{length} dev eth0 && ip link set eth0 up"));
+    host
+}
+
+/// A container on one of several hosts, attached, that serves its name on port 80.
 pub struct Container {
     /// Its namespace.
     pub netns: Netns,
@@ -177,6 +188,12 @@ impl Container {
         let attachment = wish.added();
         let server = serve(&netns, name, 80);
         Self { netns, attachment, _server: server }
+    }
+
+    /// The first of its addresses.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.attachment.address()
     }
 
     /// Its addresses, in the order of the network's ranges.

@@ -2,7 +2,7 @@
 //! one more that etcd runs on.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::IpAddr;
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -10,9 +10,10 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::etcd::{ADDRESS, Etcd, PKI, PREFIX, Trust};
-use crate::traffic::{Place, Server, serve};
-use crate::{Attachment, Cni, Daemon, Host, Netns, Network, binaries};
+use crate::cluster::{Container, Wire, plugged, switch};
+use crate::etcd::{Etcd, PKI, PREFIX, Trust};
+use crate::traffic::Place;
+use crate::{Cni, Daemon, Host, Network, Publish, binaries};
 
 /// How long anything may take that needs a connection: what lost one waits before the next.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -20,11 +21,12 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Where a node finds its configuration.
 pub const CONFLIST: &str = "/run/mesh.conflist";
 
-/// Hosts 192.0.2.11, .12 and so on, on one wire with etcd, all in the cluster 10.244.0.0/16,
-/// fd24::/48.
+/// Hosts 1, 2, … on one wire with etcd, all in the cluster 10.244.0.0/16, fd24::/48.
 pub struct Mesh {
     /// Their registry.
     pub etcd: Etcd,
+    /// The network between them.
+    pub wire: Wire,
     switch: Host,
     nodes: Vec<Node>,
 }
@@ -43,21 +45,31 @@ impl Mesh {
     /// A cluster without nodes.
     #[must_use]
     pub fn new(trust: Trust) -> Self {
-        let switch = Host::new();
-        switch.run("ip link add wire type bridge && ip link set wire up");
-        let registry = Host::new();
-        plug(&registry, ADDRESS, &switch, "registry");
-        Self { etcd: Etcd::new(registry, trust), switch, nodes: Vec::new() }
+        Self::over(Wire::V4, 1, trust)
+    }
+
+    /// The same on another wire, or with more members of etcd.
+    #[must_use]
+    pub fn over(wire: Wire, members: usize, trust: Trust) -> Self {
+        let switch = switch();
+        let member = |member| plugged(&switch, &format!("member{member}"), wire.registry(member));
+        let etcd = Etcd::new((0..members).map(member).collect(), wire, trust);
+        Self { etcd, wire, switch, nodes: Vec::new() }
     }
 
     /// One with `count` nodes that have their subnets.
     #[must_use]
     pub fn of(count: usize, trust: Trust) -> Self {
-        let mut mesh = Self::new(trust);
+        Self::new(trust).with(count)
+    }
+
+    /// The same with `count` more nodes that have their subnets.
+    #[must_use]
+    pub fn with(mut self, count: usize) -> Self {
         for _ in 0..count {
-            mesh.join();
+            self.join();
         }
-        mesh
+        self
     }
 
     /// One more node, which has its subnet when this returns.
@@ -71,12 +83,11 @@ impl Mesh {
     /// One more host, without an agent.
     pub fn add(&mut self) -> usize {
         let number = self.nodes.len() + 1;
-        let host = Host::new();
-        plug(&host, &format!("192.0.2.{}", 10 + number), &self.switch, &format!("port{number}"));
+        let host = plugged(&self.switch, &format!("port{number}"), self.wire.address(number));
         if self.etcd.trust == Trust::Certificates {
             for name in ["ca.pem", "node.pem", "node.key"] {
                 let path = format!("{PKI}/{name}");
-                let content = self.etcd.host.enter(|| fs::read(&path)).expect("read a certificate");
+                let content = self.etcd.host().enter(|| fs::read(&path)).expect("read a certificate");
                 host.enter(|| fs::create_dir_all(PKI).and_then(|()| fs::write(&path, content))).expect("copy it");
             }
         }
@@ -114,6 +125,7 @@ impl Mesh {
         let overlay = json!({
             "type": "overlay", "vni": 42, "cidr": ["10.244.0.0/16", "fd24::/48"], "ipMasq": true,
             "source": self.etcd.source(), "removeEmptyBridge": true,
+            "capabilities": { "portMappings": true },
         });
         Network::new("mesh", overlay).version("1.1.0")
     }
@@ -127,10 +139,13 @@ impl Mesh {
     /// A container on `node`.
     #[must_use]
     pub fn container(&self, node: usize, name: &str) -> Container {
-        let netns = self.node(node).host.netns(name);
-        let attachment = self.cni(node).attachment(&netns).added();
-        let server = serve(&netns, name, 80);
-        Container { netns, attachment, _server: server }
+        self.publishing(node, name, &[])
+    }
+
+    /// A container on `node` with published ports.
+    #[must_use]
+    pub fn publishing(&self, node: usize, name: &str, publish: &[Publish]) -> Container {
+        Container::of(&self.node(node).host, &self.cni(node), name, publish)
     }
 
     /// Has etcd know of `nodes` that are not there.
@@ -144,7 +159,7 @@ impl Mesh {
                 let record = simulated(*node, &format!("198.18.{}.{}", node / 250, node % 250 + 1));
                 script += &format!("put {PREFIX}/nodes/m{node} {record}\n");
             }
-            self.etcd.host.enter(|| fs::write("/run/script", script + "\n\n")).expect("write a script");
+            self.etcd.host().enter(|| fs::write("/run/script", script + "\n\n")).expect("write a script");
             self.etcd.ctl("txn </run/script");
         }
     }
@@ -158,7 +173,7 @@ impl Mesh {
     pub fn await_ways(&self, these: &[usize]) {
         for one in these {
             for other in these.iter().filter(|other| *other != one) {
-                let address = format!("dst 192.0.2.{} ", 10 + other);
+                let address = format!("dst {} ", self.wire.address(*other));
                 let node = self.node(*one);
                 let start = std::time::Instant::now();
                 while !node.host.run("bridge fdb show dev vxlan42 || :").contains(&address) {
@@ -232,23 +247,6 @@ fn agent(arguments: &str) -> Command {
     command
 }
 
-/// A container that serves its name on port 80.
-pub struct Container {
-    /// Its namespace.
-    pub netns: Netns,
-    /// What attached it.
-    pub attachment: Attachment,
-    _server: Server,
-}
-
-impl Container {
-    /// Its IPv4 address.
-    #[must_use]
-    pub fn address(&self) -> IpAddr {
-        self.attachment.addresses()[0]
-    }
-}
-
 fn simulated_subnet(node: usize) -> String {
     format!("fd24:0:0:{:x}::/64", 0x100 + node)
 }
@@ -260,18 +258,6 @@ fn simulated(node: usize, address: &str) -> Value {
         "version": 1, "node": format!("m{node}"), "subnets": [simulated_subnet(node)], "underlay": address,
         "mac": mac, "vni": 42, "port": 4789,
     })
-}
-
-/// Connects `host` to `switch`, as eth0 with `address`.
-fn plug(host: &Host, address: &str, switch: &Host, port: &str) {
-    host.run("ip link add eth0 type veth peer name port");
-    // A process that stands in the other namespace gives it a name that `ip` takes.
-    let mut anchor = switch.enter(|| Command::new("sleep").arg("60").spawn()).expect("start sleep");
-    host.run(&format!("ip link set port netns {} name {port}", anchor.id()));
-    let _ = anchor.kill();
-    let _ = anchor.wait();
-    switch.run(&format!("ip link set {port} master wire up"));
-    host.run(&format!("ip addr add {address}/24 dev eth0 && ip link set eth0 up"));
 }
 
 /// A ping every ten milliseconds, from when it is made until [`Pings::stop`].
@@ -320,26 +306,4 @@ impl Drop for Pings {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// One megabyte from `from` to `address`, which is `to`'s, counted there.
-///
-/// # Panics
-/// When some of it is lost.
-pub fn send_a_megabyte(from: &impl Place, to: &Netns, address: IpAddr) {
-    use std::io::{Read, Write};
-    let length = 1 << 20;
-    let listener = to.place().enter(|| TcpListener::bind(SocketAddr::new(address, 9000))).expect("listen");
-    let receiver = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a connection");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        let mut all = Vec::new();
-        stream.read_to_end(&mut all).expect("the whole of it");
-        all.len()
-    });
-    from.place().enter(|| {
-        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address, 9000), PATIENCE).expect("connect");
-        stream.write_all(&vec![7; length]).expect("send");
-    });
-    assert_eq!(receiver.join().expect("counted"), length);
 }

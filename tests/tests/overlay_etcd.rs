@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 
+use netcore_tests::Publish;
+use netcore_tests::cluster::{Container, Wire, send_a_megabyte};
 use netcore_tests::etcd::Trust;
-use netcore_tests::mesh::{Container, Mesh, send_a_megabyte};
-use netcore_tests::traffic::{fetch, ping};
+use netcore_tests::mesh::Mesh;
+use netcore_tests::traffic::{fetch, ping, who_answers};
 
 /// Every container reaches every other, with true sources, by packets of every size.
-fn all_pairs_talk(containers: &[&Container]) {
+fn all_pairs_talk(containers: &[&Container], wire: Wire) {
     for one in containers {
         for other in containers {
             if one.netns.name() == other.netns.name() {
@@ -17,12 +19,12 @@ fn all_pairs_talk(containers: &[&Container]) {
                 ping(&one.netns, yours);
                 let answer = fetch(&one.netns, yours, 80).unwrap();
                 assert_eq!((answer.server.as_str(), answer.client.ip()), (other.netns.name(), mine));
-                send_a_megabyte(&one.netns, &other.netns, yours);
+                send_a_megabyte(&one.netns, &other.netns, yours, 7);
                 let full = |bytes: usize| {
                     let command = format!("ping -n -c1 -W2 -M do -s {bytes} {yours}");
                     one.netns.try_run(&command).status.success()
                 };
-                let payload = if matches!(yours, IpAddr::V4(_)) { 1450 - 28 } else { 1450 - 48 };
+                let payload = wire.room() - if yours.is_ipv4() { 28 } else { 48 };
                 assert!(full(payload), "a full packet to {yours}");
                 assert!(!full(payload + 1), "a packet that does not fit");
             }
@@ -32,15 +34,44 @@ fn all_pairs_talk(containers: &[&Container]) {
 }
 
 fn three_nodes_talk(trust: Trust) {
-    let mesh = Mesh::of(3, trust);
-    let containers: Vec<Container> = (1..=3).map(|node| mesh.container(node, &format!("box{node}"))).collect();
+    three_nodes_talk_over(Wire::V4, trust);
+}
+
+fn three_nodes_talk_over(wire: Wire, trust: Trust) {
+    let mesh = Mesh::over(wire, 1, trust).with(3);
+    let published = [Publish::tcp(8080, 80)];
+    let publish = |node: usize| if node == 1 { &published[..] } else { &[] };
+    let container = |node: usize| mesh.publishing(node, &format!("box{node}"), publish(node));
+    let containers: Vec<Container> = (1..=3).map(container).collect();
     mesh.await_ways(&[1, 2, 3]);
-    all_pairs_talk(&containers.iter().collect::<Vec<_>>());
+    all_pairs_talk(&containers.iter().collect::<Vec<_>>(), wire);
+    // A published port, by its host's address on the wire and through the tunnel.
+    let [one, two, _] = &containers[..] else { panic!("three containers") };
+    assert_eq!(who_answers(&mesh.node(2).host, wire.address(1), 8080), "box1");
+    assert_eq!(who_answers(&two.netns, wire.address(1), 8080), "box1");
+    for (address, mine) in one.addresses().into_iter().zip(two.addresses()) {
+        let gateway = gateway(address);
+        let answer = fetch(&two.netns, gateway, 8080).unwrap();
+        assert_eq!((answer.server.as_str(), answer.client.ip()), ("box1", mine), "by {gateway}");
+    }
+}
+
+/// The first address of the /24 or /64 that `address` is of.
+fn gateway(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => IpAddr::V4((u32::from(address) & !0xff | 1).into()),
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64 | 1).into()),
+    }
 }
 
 #[test]
 fn three_nodes_find_each_other_and_talk() {
     three_nodes_talk(Trust::None);
+}
+
+#[test]
+fn three_nodes_find_each_other_over_ipv6() {
+    three_nodes_talk_over(Wire::V6, Trust::None);
 }
 
 #[test]
