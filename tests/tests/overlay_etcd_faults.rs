@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use netcore_tests::cluster::Wire;
 use netcore_tests::etcd::{PREFIX, Trust};
 use netcore_tests::mesh::{CONFLIST, Mesh, PATIENCE, Pings};
 use netcore_tests::netctl::netctl;
@@ -51,6 +52,88 @@ fn etcd_is_away_for_a_while() {
         ping(&one.netns, new.address());
     }
     assert!(pings.stop() > 10);
+}
+
+/// Which member of etcd the agent of `node` hears, if it hears one.
+fn member_in_use(mesh: &Mesh, node: usize) -> Option<usize> {
+    let status = netctl(&mesh.node(node).host, "--json overlay status").json();
+    let agent = &status[0]["agent"];
+    let source = agent["source"].as_str().filter(|_| agent["connected"] == true)?;
+    (0..3).find(|member| source == format!("etcd {}", mesh.etcd.endpoint(*member)))
+}
+
+#[test]
+fn the_member_in_use_dies_and_the_others_are_asked() {
+    let mut mesh = Mesh::over(Wire::V4, 3, Trust::None).with(2);
+    let one = mesh.container(1, "box1");
+    let two = mesh.container(2, "box2");
+    mesh.await_ways(&[1, 2]);
+    let pings = Pings::start(&one.netns, two.address());
+    // One after the other, so that whoever is asked at the end had died as well, or led the others.
+    for round in 0..3 {
+        wait_for("a member is in use", PATIENCE, || member_in_use(&mesh, 1).is_some());
+        let used = member_in_use(&mesh, 1).unwrap();
+        mesh.etcd.kill_member(used);
+        wait_for("another is in use", PATIENCE, || member_in_use(&mesh, 1).is_some_and(|member| member != used));
+        mesh.simulate(round..round + 1);
+        let news = format!("dst 198.18.0.{} ", round + 1);
+        wait_for("a change is followed", PATIENCE, || entries(&mesh, 1).contains(&news));
+        let new = mesh.join();
+        let container = mesh.container(new, &format!("box{new}"));
+        mesh.await_ways(&[1, 2, new]);
+        ping(&container.netns, one.address());
+        mesh.etcd.start_member(used);
+    }
+    // With two of three away, nobody can say what is true.
+    wait_for("a member is in use", PATIENCE, || member_in_use(&mesh, 1).is_some());
+    let left = member_in_use(&mesh, 1).unwrap();
+    let before = entries(&mesh, 1);
+    let gone: Vec<usize> = (0..3).filter(|member| *member != left).collect();
+    gone.iter().for_each(|member| mesh.etcd.kill_member(*member));
+    wait_for("nobody is heard", PATIENCE, || member_in_use(&mesh, 1).is_none());
+    assert_eq!(entries(&mesh, 1), before);
+    mesh.etcd.start();
+    mesh.simulate(9..10);
+    wait_for("a change is followed", PATIENCE, || entries(&mesh, 1).contains("dst 198.18.0.10 "));
+    wait_for("all is well", PATIENCE, || netctl(&mesh.node(1).host, "overlay status").code == 0);
+    assert!(pings.stop() > 10);
+}
+
+#[test]
+fn an_agent_is_silent_for_so_long_that_its_lease_expires() {
+    let mut mesh = Mesh::of(3, Trust::None);
+    let boxes: Vec<_> = (1..=3).map(|node| mesh.container(node, &format!("box{node}"))).collect();
+    mesh.await_ways(&[1, 2, 3]);
+    let before = entries(&mesh, 1);
+    let pings = [1, 2].map(|other: usize| Pings::start(&boxes[0].netns, boxes[other].address()));
+    let states = |mesh: &Mesh| -> Vec<serde_json::Value> {
+        let listed = netctl(&mesh.node(1).host, &format!("--json overlay peers --config {CONFLIST} --node n1"));
+        let listed = listed.ended(0).json();
+        listed["peers"].as_array().unwrap().iter().map(|peer| peer["alive"].clone()).collect()
+    };
+    assert_eq!(states(&mesh), [true, true, true]);
+    // One hangs, and the other dies.
+    let agent = rustix::process::Pid::from_raw(mesh.node(2).agent.as_ref().unwrap().pid() as i32).unwrap();
+    rustix::process::kill_process(agent, rustix::process::Signal::STOP).unwrap();
+    mesh.node_mut(3).kill();
+    // Etcd takes the keys away by itself, when the minute of their leases is over.
+    let silent = || states(&mesh) == [true, false, false];
+    wait_for("the leases are over", Duration::from_secs(240), silent);
+    let told = netctl(&mesh.node(1).host, &format!("overlay peers --config {CONFLIST} --node n1")).ended(0);
+    assert!(told.says(&["n2", "silent"]) && told.says(&["n3", "silent"]), "{}", told.text);
+    assert_eq!(entries(&mesh, 1), before);
+    netctl(&mesh.node(1).host, "overlay status").ended(0);
+    let late = mesh.container(3, "late");
+    ping(&late.netns, boxes[0].address());
+    ping(&boxes[0].netns, late.address());
+    // What hung goes on, and what died comes back.
+    rustix::process::kill_process(agent, rustix::process::Signal::CONT).unwrap();
+    mesh.node_mut(3).start();
+    wait_for("all are alive", PATIENCE, || states(&mesh) == [true, true, true]);
+    assert_eq!(entries(&mesh, 1), before);
+    for pings in pings {
+        assert!(pings.stop() > 10);
+    }
 }
 
 #[test]
