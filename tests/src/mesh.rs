@@ -21,6 +21,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Where a node finds its configuration.
 pub const CONFLIST: &str = "/run/mesh.conflist";
 
+/// Where a node's own clock is.
+const CLOCK: &str = "/run/clock";
+
 /// Hosts 1, 2, … on one wire with etcd, all in the cluster 10.244.0.0/16, fd24::/48.
 pub struct Mesh {
     /// Their registry.
@@ -215,6 +218,32 @@ impl Node {
         command.args(["--no-new-privs", &format!("--bounding-set=-all{set}")]);
         command.arg(agent.get_program()).args(agent.get_args());
         self.agent = Some(Daemon::start(self.host.namespaces(), command.env("NOTIFY_SOCKET", socket)));
+    }
+
+    /// Starts its agent with a clock of its own, which [`Node::set_clock`] may set again.
+    ///
+    /// # Panics
+    /// Without libfaketime.
+    pub fn start_with_clock(&mut self, clock: &str) {
+        self.set_clock(clock);
+        let found = self.host.run("find /usr/lib /usr/lib64 -name libfaketimeMT.so.1 2>/dev/null || :");
+        let library = found.lines().next().expect("libfaketime: tests/install-packages test");
+        let mut command = agent(&format!("--node {} --underlay eth0", self.name));
+        // What is said of the time that passes stays true, as it does in the kernel.
+        command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", CLOCK);
+        command.env("FAKETIME_NO_CACHE", "1").env("DONT_FAKE_MONOTONIC", "1");
+        self.agent = Some(Daemon::start(self.host.namespaces(), &mut command));
+    }
+
+    /// Sets its agent's clock to the machine's and `clock`, such as `+5h`.
+    ///
+    /// # Panics
+    /// When it cannot be written down.
+    pub fn set_clock(&self, clock: &str) {
+        // Replaced in one go: it is read whenever the agent looks at the clock.
+        self.host
+            .enter(|| fs::write("/run/clock.new", clock).and_then(|()| fs::rename("/run/clock.new", CLOCK)))
+            .expect("set the clock");
     }
 
     /// Kills its agent, which has no chance to say anything.

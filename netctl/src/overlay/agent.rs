@@ -17,7 +17,7 @@ use super::Overlay;
 use super::file::Watch;
 use super::membership::Applicant;
 use super::session::{self, Word};
-use super::state::{Seat, State, now};
+use super::state::{Seat, State};
 use crate::exit::{Exit, Failure};
 use crate::stop::Stop;
 use crate::supervisor::Supervisor;
@@ -140,7 +140,7 @@ impl Agent<'_> {
                 }
                 self.state.source = format!("etcd {endpoint}");
                 self.state.connected = true;
-                self.state.last_handshake = Some(now());
+                self.state.heard();
                 self.state.trouble = None;
                 Ok(Heard::default())
             }
@@ -201,7 +201,7 @@ impl Agent<'_> {
             Ok((heard, warnings)) => {
                 self.state.connected = warnings.is_empty();
                 if warnings.is_empty() {
-                    self.state.last_handshake = Some(now());
+                    self.state.heard();
                 }
                 for warning in &warnings {
                     eprintln!("{}: {warning}", self.name);

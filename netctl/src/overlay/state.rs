@@ -28,15 +28,32 @@ pub(crate) struct State {
     pub(crate) connected: bool,
     /// When it was heard last, in seconds since 1970; never when absent.
     pub(crate) last_handshake: Option<u64>,
+    /// The same in seconds since the machine started: how long ago that is, whatever has become of
+    /// the clock since.
+    pub(crate) last_handshake_uptime: Option<u64>,
     /// Why it cannot be heard, or why this node cannot be a part of the overlay.
     pub(crate) trouble: Option<String>,
     /// What is wrong with what other nodes say.
     pub(crate) faults: Vec<String>,
 }
 
-/// Now, as [`State`] has it.
-pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+impl State {
+    /// Notes that the source was heard now.
+    pub(crate) fn heard(&mut self) {
+        // A clock before 1970 is as good as none.
+        self.last_handshake = SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs());
+        self.last_handshake_uptime = Some(uptime());
+    }
+
+    /// For how many seconds the source has not been heard.
+    pub(crate) fn silence(&self) -> Option<u64> {
+        Some(uptime().saturating_sub(self.last_handshake_uptime?))
+    }
+}
+
+/// Seconds since the machine started, those that it slept among them (sysinfo(2)).
+fn uptime() -> u64 {
+    u64::try_from(rustix::system::sysinfo().uptime).unwrap_or(0)
 }
 
 /// The right to be the agent of a network on this host.

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::Overlay;
 use super::etcd::{Member, list_all};
-use super::state::{self, State, now};
+use super::state::{self, State};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Cell, Tone, plain};
 
@@ -69,8 +69,8 @@ fn print(status: &Status) -> std::io::Result<()> {
     let source = match &status.agent {
         None => vec![name(), plain("agent"), ("is not at work: changes are not followed".to_owned(), Tone::Plain)],
         Some(agent) => {
-            let heard = match agent.last_handshake {
-                Some(when) => format!("last heard {} s ago", now().saturating_sub(when)),
+            let heard = match agent.silence() {
+                Some(seconds) => format!("last heard {seconds} s ago"),
                 None => "not heard yet".to_owned(),
             };
             let tone = if agent.connected { Tone::Good } else { Tone::Bad };
