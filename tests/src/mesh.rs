@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::cluster::{Container, Wire, plugged, switch};
 use crate::etcd::{Etcd, PKI, PREFIX, Trust};
 use crate::traffic::Place;
-use crate::{Cni, Daemon, Host, Network, Publish, binaries};
+use crate::{Cni, Daemon, Host, Network, Publish, binaries, wait_for};
 
 /// How long anything may take that needs a connection: what lost one waits before the next.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -100,6 +100,12 @@ impl Mesh {
         number
     }
 
+    /// What the hosts are plugged into, by its ports `port1`, `port2`, … and, for etcd, `member0`.
+    #[must_use]
+    pub fn switch(&self) -> &Host {
+        &self.switch
+    }
+
     /// Waits until containers could be attached on `node`.
     pub fn await_subnet(&self, node: usize) {
         let cni = self.cni(node);
@@ -170,6 +176,37 @@ impl Mesh {
     /// Makes `address` that of a node that is not there.
     pub fn move_simulated(&self, node: usize, address: &str) {
         self.etcd.ctl(&format!("put {PREFIX}/nodes/m{node} '{}'", simulated(node, address)));
+    }
+
+    /// To how many others `node` has a way: by the last that is made of each, its IPv6 route.
+    #[must_use]
+    pub fn ways(&self, node: usize) -> usize {
+        self.node(node).host.run("ip -6 route show proto 78").lines().count()
+    }
+
+    /// Takes every way through its tunnel from `node`.
+    pub fn take_ways(&self, node: usize) {
+        self.node(node).host.run(
+            "bridge fdb show dev vxlan42 | sed -E 's/^(\\S+).* (dst \\S+).*/fdb del \\1 dev vxlan42 \\2 self/' | bridge -batch -
+             ip route flush proto 78; ip -6 route flush proto 78
+             ip neigh flush dev vxlan42 nud permanent; ip -6 neigh flush dev vxlan42 nud permanent",
+        );
+        assert_eq!(self.ways(node), 0);
+    }
+
+    /// The time on a processor that the agent of node 1 takes to follow one change of one that is not
+    /// there, out of `changes`.
+    pub fn follow_changes(&self, changes: usize) -> Duration {
+        let (before, _) = self.node(1).spent();
+        for change in 0..changes {
+            let address = format!("198.51.{}.{}", 100 + change / 250, 1 + change % 250);
+            self.move_simulated(5, &address);
+            let leads_there =
+                || self.node(1).host.run("bridge fdb show dev vxlan42").contains(&format!("dst {address} "));
+            wait_for("the change is followed", PATIENCE, leads_there);
+        }
+        let (after, _) = self.node(1).spent();
+        (after - before) / changes as u32
     }
 
     /// Waits until every node of `these` knows the way to every other, by its tunnel.
@@ -249,6 +286,21 @@ impl Node {
     /// Kills its agent, which has no chance to say anything.
     pub fn kill(&mut self) {
         self.agent = None;
+    }
+
+    /// What its agent has taken: time on a processor, and memory at its most, in KiB.
+    ///
+    /// # Panics
+    /// When none is at work.
+    #[must_use]
+    pub fn spent(&self) -> (Duration, u64) {
+        let pid = self.agent.as_ref().expect("an agent").pid();
+        let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).expect("what the kernel counted");
+        let (schedule, status) = (read("schedstat"), read("status"));
+        let nanoseconds = schedule.split_whitespace().next().and_then(|first| first.parse().ok());
+        let peak =
+            status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+        (Duration::from_nanos(nanoseconds.expect("nanoseconds")), peak.expect("a number of kB"))
     }
 
     /// What its agent said.

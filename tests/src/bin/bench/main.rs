@@ -3,8 +3,9 @@
 //! how a runtime pays for them.
 //!
 //! `bench [--quick] [--json] [--iterations N] [--only PART]`, PART being plugins, overlay,
-//! repair, watch, reload or ports; `make bench` runs it.
+//! agent, repair, watch, reload or ports; `make bench` runs it.
 
+mod agent;
 mod contender;
 mod measure;
 mod overlay;
@@ -87,6 +88,9 @@ fn main() -> ExitCode {
     }
     if options.wants("overlay") {
         overlay::compare(&options, &leases, &mut report);
+    }
+    if options.wants("agent") {
+        agent::converge(&options, &mut report);
     }
     if options.wants("repair") {
         repair(&options, &leases, &mut report);
