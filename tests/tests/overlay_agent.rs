@@ -119,12 +119,15 @@ fn a_wrong_certificate_is_named_and_what_was_good_stays() {
          -out other.pem -subj /CN=other -days 2 2>/dev/null",
     );
     let faults = [
-        ("ca", "/run/pki/other.pem", "invalid peer certificate"),
-        ("cert", "/run/pki/none.pem", "read /run/pki/none.pem: No such file"),
+        (json!({ "ca": "/run/pki/other.pem" }), "invalid peer certificate"),
+        (json!({ "cert": "/run/pki/none.pem" }), "read /run/pki/none.pem: No such file"),
+        (json!({ "cert": "/run/pki/other.pem", "key": "/run/pki/other.key" }), "received fatal alert"),
     ];
-    for (key, value, words) in faults {
+    for (changes, words) in faults {
         let mut source = mesh.etcd.source();
-        source["etcd"]["tls"][key] = json!(value);
+        for (key, value) in changes.as_object().unwrap() {
+            source["etcd"]["tls"][key] = value.clone();
+        }
         mesh.node_mut(1).kill();
         mesh.node(1).configure(&mesh.network().with("source", source));
         mesh.node_mut(1).start();

@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use netcore_tests::Publish;
 use netcore_tests::cluster::{Container, Wire, send_a_megabyte};
 use netcore_tests::etcd::Trust;
 use netcore_tests::mesh::Mesh;
-use netcore_tests::traffic::{fetch, ping, who_answers};
+use netcore_tests::traffic::{fetch, ping, serve, who_answers};
+use netcore_tests::{Outside, Publish};
 
 /// Every container reaches every other, with true sources, by packets of every size.
 fn all_pairs_talk(containers: &[&Container], wire: Wire) {
@@ -49,6 +49,14 @@ fn three_nodes_talk_over(wire: Wire, trust: Trust) {
     let [one, two, _] = &containers[..] else { panic!("three containers") };
     assert_eq!(who_answers(&mesh.node(2).host, wire.address(1), 8080), "box1");
     assert_eq!(who_answers(&two.netns, wire.address(1), 8080), "box1");
+    // The outside sees the host, of either family.
+    let outside = mesh.node(1).host.outside();
+    let _world = serve(&*outside, "world", 80);
+    for (world, seen) in [(Outside::V4, Outside::HOST_V4), (Outside::V6, Outside::HOST_V6)] {
+        let answer = fetch(&one.netns, world, 80).unwrap();
+        assert_eq!((answer.server.as_str(), answer.client.ip()), ("world", seen));
+    }
+    assert_eq!(who_answers(&*outside, Outside::HOST_V4, 8080), "box1");
     for (address, mine) in one.addresses().into_iter().zip(two.addresses()) {
         let gateway = gateway(address);
         let answer = fetch(&two.netns, gateway, 8080).unwrap();
