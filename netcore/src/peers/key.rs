@@ -11,18 +11,21 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use super::Snapshots;
 use crate::error::{Error, Result};
 use crate::model::{Name, NodeKey, PrivateKey};
+use crate::store::Lock;
 
 /// Who may read a private key: its owner, who is root.
 const MODE: u32 = 0o600;
 
 impl Snapshots {
-    /// This node's key in `network`, made now if there is none yet.
+    /// This node's key in `network`, made now if there is none yet. The caller may hold the
+    /// [lock](Self::lock) or not.
     ///
     /// # Errors
     /// [`Error::Record`] when what is there is no key, or others may read it; [`Error::File`].
     pub fn key(&self, network: &Name) -> Result<NodeKey> {
-        let _lock = self.lock(network)?;
         let file = self.path(network).with_extension("key");
+        // Who asks may hold the snapshot's lock.
+        let _lock = Lock::exclusive(&file.with_extension("key-lock"))?;
         let public = match read(&file)? {
             Some(key) => key.public(),
             None => {
@@ -84,6 +87,10 @@ mod tests {
         let (mesh, other) = (Name::new("mesh").unwrap(), Name::new("other").unwrap());
         let key = snapshots.key(&mesh).unwrap();
         assert_eq!(snapshots.key(&mesh).unwrap(), key);
+        // An agent asks while it writes a snapshot.
+        let lock = snapshots.lock(&mesh).unwrap();
+        assert_eq!(snapshots.key(&mesh).unwrap(), key);
+        drop(lock);
         assert_ne!(snapshots.key(&other).unwrap().public, key.public);
         assert_eq!(fs::metadata(&key.file).unwrap().mode() & 0o777, MODE);
         assert!(!format!("{key:?}").contains(fs::read_to_string(&key.file).unwrap().trim_end()));

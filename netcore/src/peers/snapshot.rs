@@ -8,7 +8,8 @@
 //! ```text
 //! /var/lib/netcore/overlay/NETWORK.json   the snapshot
 //! /var/lib/netcore/overlay/NETWORK.lock   held while it is read from its source, or applied
-//! /var/lib/netcore/overlay/NETWORK.key    the node's private key, in an encrypted overlay
+//! /var/lib/netcore/overlay/NETWORK.key    the node's private key, in an encrypted overlay; NETWORK.key-lock
+//!                                         is held while it is made
 //! ```
 
 use std::collections::BTreeMap;
