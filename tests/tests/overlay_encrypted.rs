@@ -5,8 +5,10 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use netcore_tests::cluster::{Cluster, Container, Wire, send_a_megabyte};
+use netcore_tests::etcd::{PREFIX, Trust};
 use netcore_tests::features::Feature;
 use netcore_tests::frames::Recorder;
+use netcore_tests::mesh::{Mesh, PATIENCE};
 use netcore_tests::netctl::netctl;
 use netcore_tests::traffic::{fetch, ping};
 use netcore_tests::{Cni, Network, needs, skip, wait_for};
@@ -257,6 +259,63 @@ fn keys_stay_on_their_nodes_and_wrong_ones_are_named() {
     assert!(failure.says("others than root may read") && !failure.says(&private), "{failure}");
     host.run(&format!("chmod 600 {KEY_FILE}"));
     container(&cluster, 1, "box2").attachment.check().unwrap();
+}
+
+#[test]
+fn nodes_tell_each_other_their_keys_by_etcd() {
+    needs!(Wireguard);
+    let mut mesh = Mesh::new(Trust::None);
+    let network = mesh.network().with("encryption", json!("wireguard"));
+    let own = |mesh: &Mesh, node: usize| mesh.node(node).host.cni(network.clone());
+    let join = |mesh: &mut Mesh| {
+        let node = mesh.add();
+        mesh.node(node).configure(&network);
+        mesh.node_mut(node).start();
+        wait_for("it has a subnet", PATIENCE, || own(mesh, node).status().is_ok());
+        Container::of(&mesh.node(node).host, &own(mesh, node), &format!("box{node}"), &[])
+    };
+    let (one, two) = (join(&mut mesh), join(&mut mesh));
+    let recorder = Recorder::start(mesh.switch(), "port2");
+    reaches(&one, &two, "they know each other");
+    for (mine, yours) in one.addresses().into_iter().zip(two.addresses()) {
+        let answer = fetch(&one.netns, yours, 80).unwrap();
+        assert_eq!((answer.server.as_str(), answer.client.ip()), ("box2", mine));
+        send_a_megabyte(&one.netns, &two.netns, yours, LETTER);
+        let payload = Wire::V4.encrypted_room() - if yours.is_ipv4() { 28 } else { 48 };
+        one.netns.run(&format!("ping -n -M do -c1 -W3 -s {payload} {yours}"));
+    }
+    let heard = recorder.stop();
+    let bytes: usize = heard.iter().map(Vec::len).sum();
+    assert!(bytes > 1 << 20, "{bytes} bytes were heard of more than {}", 2 << 20);
+    assert!(heard.iter().all(|frame| !frame.windows(32).any(|part| part == [LETTER; 32])), "it is encrypted");
+    let registry = mesh.etcd.ctl(&format!("get {PREFIX}/ --prefix"));
+    for node in [1, 2] {
+        let host = &mesh.node(node).host;
+        let key = netctl(host, "overlay key mesh").ended(0).text;
+        assert!(registry.contains(key.trim_end()), "{registry}");
+        assert!(!registry.contains(host.run(&format!("cat {KEY_FILE}")).trim_end()), "a private key is in etcd");
+    }
+
+    // Without etcd, what was known stays; who comes after it is back is known to all.
+    mesh.etcd.kill();
+    mesh.node(1).await_words("what was known stays");
+    let late = Container::of(&mesh.node(1).host, &own(&mesh, 1), "late", &[]);
+    ping(&late.netns, two.address());
+    mesh.etcd.start();
+    let three = join(&mut mesh);
+    for other in [&one, &two] {
+        reaches(&three, other, "the third knows the others");
+        reaches(other, &three, "and they know it");
+    }
+    // A record whose key is another's is left out, and the others live.
+    let record = mesh.etcd.ctl(&format!("get {PREFIX}/nodes/n3 --print-value-only"));
+    let key = |node: usize| netctl(&mesh.node(node).host, "overlay key mesh").ended(0).text.trim_end().to_owned();
+    let lie = record.trim_end().replace(&key(3), &key(2));
+    mesh.node_mut(3).kill();
+    mesh.etcd.ctl(&format!("put {PREFIX}/nodes/n3 '{lie}'"));
+    mesh.node(1).await_words("it is that of node n2");
+    one.attachment.check().unwrap();
+    ping(&one.netns, two.address());
 }
 
 #[test]
