@@ -8,7 +8,8 @@ use rustix::fs::{FsWord, Stat, stat, statfs};
 
 /// `NSFS_MAGIC` (linux/magic.h): what namespace files live on.
 const NSFS_MAGIC: FsWord = 0x6e73_6673;
-const OWN: &str = "/proc/thread-self/ns/net";
+/// A plugin asks on its first thread, which has never been elsewhere.
+const OWN: &str = "/proc/self/ns/net";
 
 /// Refuses a `path` that is not a namespace.
 ///

@@ -12,7 +12,13 @@ use rustix::io::{Errno, fcntl_getfd};
 const SIGPIPE: c_int = 13;
 const SIG_IGN: usize = 1;
 
+/// `M_TRIM_THRESHOLD` and `M_TOP_PAD` (mallopt(3)), and more than a call needs.
+#[cfg(target_env = "gnu")]
+const ROOM: [(c_int, c_int); 2] = [(-1, 1 << 20), (-2, 1 << 20)];
+
 unsafe extern "C" {
+    #[cfg(target_env = "gnu")]
+    fn mallopt(parameter: c_int, value: c_int) -> c_int;
     fn signal(signal: c_int, handler: usize) -> usize;
 }
 
@@ -42,6 +48,12 @@ pub fn start<D: Driver>() -> c_int {
                 Err(_) => std::process::abort(),
             }
         }
+    }
+    // Memory is asked for once, and nothing given back before the end.
+    #[cfg(target_env = "gnu")]
+    for (parameter, bytes) in ROOM {
+        // SAFETY: both may be set at any time, and only say when the heap grows and shrinks.
+        unsafe { mallopt(parameter, bytes) };
     }
     // SAFETY: no signal arrives that anybody waits for, and no other thread has been started.
     unsafe { signal(SIGPIPE, SIG_IGN) };

@@ -47,8 +47,17 @@ impl Rtnl {
 
     /// Asks for one object.
     pub(super) async fn get(&self, message: RouteNetlinkMessage) -> Result<Option<RouteNetlinkMessage>, Refusal> {
+        self.get_with(message, decode).await
+    }
+
+    /// As [`get`](Self::get), but only what `read` makes of the bytes of the answer is kept.
+    pub(super) async fn get_with<T>(
+        &self,
+        message: RouteNetlinkMessage,
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, Refusal> {
         let mut answer = None;
-        self.with(|socket| socket.ask(&encode(message, 0), |bytes| answer = decode(bytes)))?;
+        self.with(|socket| socket.ask(&encode(message, 0), |bytes| answer = read(bytes)))?;
         Ok(answer)
     }
 

@@ -1,6 +1,6 @@
 //! Interfaces as the kernel reports them, and how they read as the model's values.
 
-mod listing;
+mod message;
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd};
@@ -9,10 +9,9 @@ use futures::future::try_join_all;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     BridgePortState, InfoBridge, InfoBridgePort, InfoData, InfoMacVlan, InfoPortData, InfoVlan, LinkAttribute,
-    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
+    LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
 };
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
-use rustix::io::Errno;
 
 use super::link::BIRTH_GROUP;
 use super::linux::Linux;
@@ -199,7 +198,7 @@ pub(super) fn unknown() -> InterfaceName {
 pub(super) async fn by_name(rtnl: &Rtnl, name: &InterfaceName) -> Result<Option<Seen>, Refusal> {
     let mut query = LinkMessage::default();
     query.attributes.push(LinkAttribute::IfName(name.to_string()));
-    one(rtnl, query).await
+    message::one(rtnl, query).await
 }
 
 /// The interface called `name` in `place`, as it is or as it was found before during this operation.
@@ -219,25 +218,12 @@ pub(super) async fn known(kernel: &Linux, place: Place, name: &InterfaceName) ->
 pub(super) async fn by_index(rtnl: &Rtnl, index: u32) -> Result<Option<Seen>, Refusal> {
     let mut query = LinkMessage::default();
     query.header.index = index;
-    one(rtnl, query).await
+    message::one(rtnl, query).await
 }
 
 /// Every interface.
 pub(super) async fn all(rtnl: &Rtnl) -> Result<Vec<Seen>, Refusal> {
-    listing::named(rtnl, |_| true).await
-}
-
-async fn one(rtnl: &Rtnl, mut query: LinkMessage) -> Result<Option<Seen>, Refusal> {
-    query.attributes.push(without_statistics());
-    match rtnl.get(RouteNetlinkMessage::GetLink(query)).await {
-        Ok(answer) => Ok(answer.as_ref().and_then(from_answer)),
-        Err(refusal) if refusal.is(&[Errno::NODEV]) => Ok(None),
-        Err(refusal) => Err(refusal),
-    }
-}
-
-fn without_statistics() -> LinkAttribute {
-    LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
+    message::named(rtnl, |_| true).await
 }
 
 /// The interface in an answer or notification.
@@ -360,7 +346,7 @@ async fn among_all(kernel: &Linux, names: &[(Place, &InterfaceName)]) -> Result<
         let wanted: HashMap<&str, &InterfaceName> =
             names.iter().filter(|(at, _)| *at == place).map(|(_, name)| (name.as_str(), *name)).collect();
         let Some(rtnl) = kernel.at(place)?.filter(|_| !wanted.is_empty()) else { continue };
-        let named = listing::named(&rtnl, |name| wanted.contains_key(name)).await;
+        let named = message::named(&rtnl, |name| wanted.contains_key(name)).await;
         let named = named.map_err(|refusal| refusal.error("list", format_args!("links ({place})")))?;
         let named = named.into_iter().filter_map(|seen| Some(((place, (*wanted.get(&*seen.name)?).clone()), seen)));
         found.extend(named);

@@ -1,7 +1,7 @@
 //! The real kernel, in namespaces that end with the test.
 
 mod attach;
-mod listing;
+mod links;
 mod netns;
 mod packets;
 mod speed;

@@ -1,10 +1,13 @@
-//! A listing of many interfaces says of each what asking for it says.
+//! What is read of interfaces in the kernel's messages is what decoding them says.
 
 use super::*;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::LinkMessage;
+
 use crate::kernel::seen;
 
 #[test]
-fn a_listing_reads_what_a_question_reads() {
+fn a_link_is_read_as_it_would_be_decoded() {
     with_kernel(|host| async move {
         for (number, netns) in ["web-1", "web-2", "web-3"].into_iter().enumerate() {
             let kernel = enter(&host, netns).await;
@@ -23,8 +26,12 @@ fn a_listing_reads_what_a_question_reads() {
         ip(None, "link set veth1 promisc on group 7");
         ip(None, "link add tunnel type vxlan id 42 dstport 4789 local 10.0.0.1 nolearning");
         let rtnl = host.at(Place::Host).unwrap().unwrap();
+        ip(None, "link add shared link other type macvlan mode bridge bcqueuelen 77");
+        ip(None, "link add alone link other type macvlan mode private");
         let all = seen::all(&rtnl).await.unwrap();
-        assert_eq!(all.len(), 8, "{all:?}");
+        let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let decoded: Vec<_> = rtnl.dump(question).await.unwrap().iter().filter_map(seen::from_answer).collect();
+        assert_eq!((all.len(), &all), (10, &decoded));
         for one in &all {
             let name = one.name.parse().unwrap();
             assert_eq!(seen::by_name(&rtnl, &name).await.unwrap().as_ref(), Some(one));
