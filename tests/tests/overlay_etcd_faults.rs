@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use netcore_tests::cluster::Wire;
+use netcore_tests::cluster::{Container, Wire};
 use netcore_tests::etcd::{PREFIX, Trust};
 use netcore_tests::mesh::{CONFLIST, Mesh, PATIENCE, Pings};
 use netcore_tests::netctl::netctl;
@@ -164,24 +164,27 @@ fn an_agent_is_killed_at_any_moment() {
 
 #[test]
 fn what_is_missed_is_compacted() {
-    let mut mesh = Mesh::of(2, Trust::None);
+    let mut mesh = Mesh::of(3, Trust::None);
     let one = mesh.container(1, "box1");
     let _two = mesh.container(2, "box2");
-    mesh.await_ways(&[1, 2]);
+    let three = mesh.container(3, "box3");
+    mesh.await_ways(&[1, 2, 3]);
+    let pings = Pings::start(&one.netns, three.address());
     let host = mesh.node(1).host.clone();
     host.run("ip route add unreachable 192.0.2.100");
     mesh.node(1).await_words("what was known stays");
     mesh.join();
     mesh.node_mut(2).kill();
     netctl(&mesh.node(2).host, &format!("overlay leave --config {CONFLIST} --node n2 --force")).ended(0);
-    let status = mesh.etcd.ctl(&format!("get {PREFIX}/nodes/n3 -w json"));
+    let status = mesh.etcd.ctl(&format!("get {PREFIX}/nodes/n4 -w json"));
     let revision = status.split_once("\"revision\":").unwrap().1;
     let revision: String = revision.chars().take_while(char::is_ascii_digit).collect();
     mesh.etcd.ctl(&format!("compact {revision} --physical"));
-    assert!(!knows(&mesh, 1, 3) && knows(&mesh, 1, 2));
+    assert!(!knows(&mesh, 1, 4) && knows(&mesh, 1, 2));
     host.run("ip route del unreachable 192.0.2.100");
-    wait_for("the third node came and the second went", PATIENCE, || knows(&mesh, 1, 3) && !knows(&mesh, 1, 2));
+    wait_for("the fourth node came and the second went", PATIENCE, || knows(&mesh, 1, 4) && !knows(&mesh, 1, 2));
     one.attachment.check().unwrap();
+    assert!(pings.stop() > 10);
 }
 
 #[test]
@@ -211,10 +214,12 @@ fn etcd_comes_back_without_a_memory() {
 
 #[test]
 fn a_node_comes_back_as_what_it_was() {
-    let mut mesh = Mesh::of(2, Trust::None);
+    let mut mesh = Mesh::of(3, Trust::None);
     let one = mesh.container(1, "box1");
     let two = mesh.container(2, "box2");
-    mesh.await_ways(&[1, 2]);
+    let three = mesh.container(3, "box3");
+    mesh.await_ways(&[1, 2, 3]);
+    let pings = Pings::start(&one.netns, three.address());
     let before = entries(&mesh, 1);
     // Its disk is new, and its kernel has started.
     two.attachment.del().unwrap();
@@ -233,6 +238,7 @@ fn a_node_comes_back_as_what_it_was() {
     mesh.node_mut(2).start_with("--node n2 --underlay 192.0.2.77");
     wait_for("the node is elsewhere", PATIENCE, || entries(&mesh, 1).contains("dst 192.0.2.77 "));
     assert_eq!(entries(&mesh, 1).replace("192.0.2.77", "192.0.2.12"), before);
+    assert!(pings.stop() > 10);
 }
 
 #[test]
@@ -252,6 +258,24 @@ fn nodes_race_for_the_last_subnets() {
     mesh.node(late).await_words("no free address in 10.244.0.0/23, in subnets of /24");
     let held = mesh.etcd.ctl(&format!("get {PREFIX}/subnets/ --prefix --keys-only"));
     assert_eq!(held.lines().filter(|line| !line.is_empty()).count(), 2, "{held}");
+
+    // Those who have one do not notice that the third tries again.
+    let winners: Vec<usize> = (1..=3).filter(|node| *node != late).collect();
+    let boxes: Vec<_> = winners.iter().map(|node| &mesh.node(*node).host).collect();
+    let boxes: Vec<_> =
+        boxes.into_iter().map(|host| Container::of(host, &host.cni(network.clone()), "box", &[])).collect();
+    mesh.await_ways(&winners);
+    let pings = Pings::start(&boxes[0].netns, boxes[1].address());
+    for _ in 0..25 {
+        mesh.node_mut(late).kill();
+        mesh.node_mut(late).start();
+        mesh.node(late).await_words("no free address in 10.244.0.0/23, in subnets of /24");
+        assert!(status(&mesh, late).is_err());
+    }
+    assert!(pings.stop() > 10);
+    for one in &boxes {
+        one.attachment.del().unwrap();
+    }
 
     let first = late % 3 + 1;
     mesh.node_mut(first).agent.take().unwrap().terminate();
