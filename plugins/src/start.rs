@@ -1,6 +1,6 @@
 //! How a plugin starts: as a C program does, without the runtime of the standard library. That
-//! prepares every program to tell of a stack that overflows, for which it reads `/proc/self/maps`;
-//! of the two milliseconds that a plugin lives, this was the thirtieth part.
+//! prepares every program to tell of a stack that overflows, for which it reads `/proc/self/maps`:
+//! a ninth of the instructions of an ADD of macvlan, counted by callgrind.
 
 use std::ffi::c_int;
 
