@@ -365,6 +365,23 @@ fn ipv6_does_not_wait_for_detection() {
 }
 
 #[test]
+fn only_the_containers_end_of_a_pair_has_addresses() {
+    let host = Host::new();
+    let settings = |mtu| serde_json::json!({ "type": "bridge", "bridge": "plain", "mtu": mtu });
+    let netns = host.netns("one");
+    // Below 1280 bytes (RFC 8200) there is no IPv6 on a link, and nothing to be said about it.
+    for mtu in [1500, 1200] {
+        let attachment = host.cni(Network::new("plain", settings(mtu))).attachment(&netns).added();
+        let veth = attachment.host_interface();
+        assert_eq!(host.run(&format!("ip -6 addr show dev {veth}")), "", "MTU {mtu}");
+        let of_container = netns.run("ip -6 addr show dev eth0 scope link");
+        assert_eq!(of_container.contains("fe80::"), mtu == 1500, "MTU {mtu}: {of_container:?}");
+        attachment.check().unwrap();
+        attachment.del().unwrap();
+    }
+}
+
+#[test]
 fn a_result_has_what_was_made() {
     let (host, _outside, web) = with_outside(DUAL);
     let one = Container::on(&host, &web, "one", &[]);

@@ -13,8 +13,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind,
+    InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -38,6 +38,12 @@ pub(super) const DEFAULT_GROUP: u32 = 0;
 /// Each end of a pair uses one queue of each kind unless told otherwise, but since Linux 5.13 is made
 /// with one for every processor, each of which costs it time (`veth_get_num_queues`).
 const ONE_QUEUE: [LinkAttribute; 2] = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
+
+/// Has the kernel give an interface no link-local address of its own accord.
+fn no_own_address() -> LinkAttribute {
+    let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+    LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])])
+}
 
 /// Makes `link`.
 pub(super) async fn create(kernel: &Linux, link: &Link) -> Result<()> {
@@ -111,18 +117,31 @@ async fn create_veth(kernel: &Linux, link: &Link, veth: &Veth) -> Result<()> {
         let _ = host.change(RouteNetlinkMessage::DelLink(of_name(link)), 0).await;
         return Err(error);
     }
-    let finish = host.change(RouteNetlinkMessage::NewLink(finish), 0);
+    let finished = finish_veth(&host, link, finish).await;
     if veth.peer_skips_dad {
         netns.visit(|| skip_detection(&veth.peer))?;
     }
-    let raise = async { if veth.peer_up { raise(&sandbox, &veth.peer).await } else { Ok(()) } };
-    let (finished, raised) = futures::future::join(finish, raise).await;
+    let raised = if veth.peer_up { raise(&sandbox, &veth.peer).await } else { Ok(()) };
     if let Err(refusal) = finished.and(raised) {
         // All or nothing. What the removal says would only hide what went wrong.
         let _ = host.change(RouteNetlinkMessage::DelLink(of_name(link)), 0).await;
         return Err(failed(refusal));
     }
     Ok(())
+}
+
+/// Says the rest of the host's end, before there is a carrier. The port of a bridge has no use for an address:
+/// each would be three routes that every other port's coming and going looks at.
+async fn finish_veth(host: &Rtnl, link: &Link, mut finish: LinkMessage) -> Result<(), Refusal> {
+    if link.port.is_some() {
+        finish.attributes.push(no_own_address());
+        match host.change(RouteNetlinkMessage::NewLink(finish.clone()), 0).await {
+            // A kernel without IPv6, or one that has switched it off for this interface.
+            Err(refusal) if refusal.is(&[Errno::AFNOSUPPORT]) => drop(finish.attributes.pop()),
+            outcome => return outcome,
+        }
+    }
+    host.change(RouteNetlinkMessage::NewLink(finish), 0).await
 }
 
 async fn create_bridge(kernel: &Linux, link: &Link, bridge: &Bridge) -> Result<()> {
