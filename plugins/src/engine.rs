@@ -3,19 +3,20 @@
 use std::future::Future;
 use std::io;
 use std::path::Path;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 use netcore::engine::{Attached, Changed, Engine};
 use netcore::kernel::{Kernel, Linux};
 use netcore::model::{Attachment, AttachmentId, Name, Network};
 use netcore::{Error, Result};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 
 use crate::delegate::Delegate;
 use crate::verbs::Verbs;
 
-/// The engine and what its calls run on.
+/// The engine.
 pub(crate) struct Host<K: Kernel> {
-    runtime: Runtime,
     engine: Engine<K>,
 }
 
@@ -25,28 +26,33 @@ impl Host<Linux> {
     /// # Errors
     /// [`Error::Kernel`].
     pub(crate) fn open(delegate: Option<Delegate>) -> Result<Self> {
-        Self::new(Engine::open()?, delegate)
+        Ok(Self::new(Engine::open()?, delegate))
     }
 }
 
 impl<K: Kernel> Host<K> {
-    fn new(engine: Engine<K>, delegate: Option<Delegate>) -> Result<Self> {
+    fn new(engine: Engine<K>, delegate: Option<Delegate>) -> Self {
+        let engine = match delegate {
+            Some(delegate) => engine.with_ipam(Box::new(delegate)),
+            None => engine,
+        };
+        Self { engine }
+    }
+
+    /// Does `work`, on an event loop if there is anything to be waited for. That is seldom: the kernel has
+    /// nearly always done what it was asked when it answers, and an event loop is a twentieth of a short call.
+    fn wait<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut work = pin!(work);
+        if let Poll::Ready(done) = work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return done;
+        }
         let failed = |source: io::Error| Error::Kernel {
             operation: "create",
             object: "the event loop (epoll)".to_owned(),
             source,
             detail: None,
         };
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        let engine = match delegate {
-            Some(delegate) => engine.with_ipam(Box::new(delegate)),
-            None => engine,
-        };
-        Ok(Self { runtime, engine })
-    }
-
-    fn wait<T>(&self, work: impl Future<Output = T>) -> T {
-        self.runtime.block_on(work)
+        Builder::new_current_thread().enable_all().build().map_err(failed)?.block_on(work)
     }
 }
 
@@ -142,7 +148,7 @@ mod tests {
                 text.clone_into(told);
                 Ok(())
             };
-            serve::<Bridge, Host<Memory>>(lookup, input.as_bytes(), tell, |delegate| Host::new(engine, delegate))
+            serve::<Bridge, Host<Memory>>(lookup, input.as_bytes(), tell, |delegate| Ok(Host::new(engine, delegate)))
         }
 
         fn result(&self, container: &str, configuration: &Value) -> Value {

@@ -16,6 +16,7 @@ use netlink_packet_route::link::{InfoData, InfoKind, InfoMacVlan, LinkAttribute,
 use rustix::io::Errno;
 use tokio::time::{Instant, sleep};
 
+use super::event_loop;
 use super::link::{BIRTH_GROUP, DEFAULT_GROUP, is_ours, of_name, remove, set_up, show};
 use super::linux::Linux;
 use super::rtnl::Refusal;
@@ -75,7 +76,10 @@ pub(super) async fn create_macvlan(kernel: &Linux, link: &Link, macvlan: &Macvla
         let deadline = Instant::now() + MAC_PATIENCE;
         loop {
             match there.change(RouteNetlinkMessage::SetLink(message.clone()), 0).await {
-                Err(refusal) if refusal.is(MAC_IN_USE) && Instant::now() < deadline => sleep(PACE).await,
+                Err(refusal) if refusal.is(MAC_IN_USE) && Instant::now() < deadline => {
+                    event_loop::entered().await.map_err(|source| failed(source.into()))?;
+                    sleep(PACE).await;
+                }
                 outcome => return outcome.map_err(|refusal| explain_start(link, macvlan, refusal)),
             }
         }

@@ -20,6 +20,7 @@ mod binding;
 mod bound;
 mod conntrack;
 mod dbus;
+mod event_loop;
 mod events;
 mod extack;
 mod firewall;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use super::linux::Linux;
 use super::news::{Group, Item, News};
 use super::rtnl::{Refusal, Rtnl};
-use super::{address, announce, link, seen};
+use super::{address, announce, event_loop, link, seen};
 use crate::error::Result;
 use crate::model::{Address, Link, LinkKind, Object, Place};
 
@@ -61,6 +61,7 @@ async fn wait_for_ports(kernel: &Linux, links: &[&Link]) -> Result<()> {
             Look::Waiting(index) => index,
             Look::Settled => continue,
         };
+        event_loop::entered().await.map_err(|source| Refusal::from(source).error("wait for", link::show(link)))?;
         // Subscribed before looking again, so that nothing happens in between.
         let mut news = News::open(None, &[Group::Link])?;
         let deadline = Instant::now() + PORT_PATIENCE;
@@ -102,6 +103,7 @@ async fn wait_for_addresses(kernel: &Linux, addresses: &[&Address]) -> Result<()
         let rtnl = kernel.required(address.place)?;
         let netns = if address.place == Place::Sandbox { kernel.sandbox() } else { None };
         let Some(interface) = seen::by_name(&rtnl, &address.link).await.map_err(failed)? else { continue };
+        event_loop::entered().await.map_err(|source| failed(source.into()))?;
         let mut news = News::open(netns, &[Group::Ipv6Address])?;
         let deadline = Instant::now() + DAD_PATIENCE;
         loop {
