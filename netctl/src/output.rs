@@ -31,11 +31,11 @@ pub(crate) fn table(rows: &[Vec<Cell>]) -> io::Result<()> {
     io::stdout().write_all(lay_out(rows, coloured).as_bytes())
 }
 
-/// Prints `value` as JSON.
+/// Prints `value` as JSON: all at once, for standard output is written line by line.
 pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
-    let mut out = io::stdout();
-    serde_json::to_writer_pretty(&mut out, value)?;
-    writeln!(out)
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    io::stdout().write_all(text.as_bytes())
 }
 
 fn lay_out(rows: &[Vec<Cell>], coloured: bool) -> String {
