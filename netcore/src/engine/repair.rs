@@ -140,6 +140,10 @@ impl Reach {
 /// ways through it, which shows only at a second look. There is nothing to be found at a third.
 const ROUNDS: usize = 2;
 
+/// How many objects of the host an attachment has, as a rule: a link, and what the firewall holds for it and for
+/// a port or two.
+const OBJECTS: usize = 4;
+
 impl<K: Kernel> Engine<K> {
     /// Brings back everything the records ask for: the firewall's table and what stands in it,
     /// bridges with their addresses, the host's ends of links, routes and settings of the host.
@@ -359,7 +363,9 @@ struct Wishes {
 impl Wishes {
     /// `ways` says how networks reach other nodes.
     fn of(records: Vec<Record>, ways: impl Fn(&Network) -> Result<Vec<Object>>, report: &mut Repair) -> Self {
-        let mut wishes = Self { records, objects: Vec::new(), owners: HashMap::new() };
+        let expected = records.len() * OBJECTS;
+        let (objects, owners) = (Vec::with_capacity(expected), HashMap::with_capacity(expected));
+        let mut wishes = Self { records, objects, owners };
         let mut opened: HashSet<&Name> = HashSet::new();
         for (place, record) in wishes.records.iter().enumerate() {
             // An attachment in the making has no lease yet, and one that stayed so is nobody's: the

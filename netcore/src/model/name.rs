@@ -4,7 +4,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use arrayvec::ArrayString;
+use serde::{Deserialize, Serialize, Serializer};
+
+/// The bytes of an interface's name, without the one that ends it (`IFNAMSIZ`, linux/if.h).
+const INTERFACE_BYTES: usize = 15;
 
 /// Why a name was refused: what was given, and what would have been accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,11 +21,11 @@ pub struct InvalidName {
 }
 
 macro_rules! checked_name {
-    ($(#[$doc:meta])* $name:ident, $check:expr, $expected:expr) => {
+    ($(#[$doc:meta])* $name:ident($text:ty), $check:expr, $expected:expr) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+        #[serde(try_from = "String")]
+        pub struct $name($text);
 
         impl $name {
             /// Checks `value`.
@@ -31,10 +35,9 @@ macro_rules! checked_name {
             pub fn new(value: impl Into<String>) -> Result<Self, InvalidName> {
                 let value = value.into();
                 let check: fn(&str) -> bool = $check;
-                if check(&value) {
-                    Ok(Self(value))
-                } else {
-                    Err(InvalidName { value, expected: $expected })
+                match <$text>::try_from(value.as_str()) {
+                    Ok(text) if check(&value) => Ok(Self(text)),
+                    _ => Err(InvalidName { value, expected: $expected }),
                 }
             }
 
@@ -74,7 +77,13 @@ macro_rules! checked_name {
 
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0
+                name.as_str().to_owned()
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
             }
         }
     };
@@ -83,7 +92,7 @@ macro_rules! checked_name {
 checked_name! {
     /// A network name or a container id: `[A-Za-z0-9][A-Za-z0-9_.-]*`, at most 200 bytes so that
     /// it still fits a file name (CNI spec 1.1.0, "Section 2: Execution Protocol").
-    Name,
+    Name(String),
     |value| {
         value.len() <= 200
             && value.starts_with(|first: char| first.is_ascii_alphanumeric())
@@ -96,9 +105,9 @@ checked_name! {
     /// A network interface name as the kernel's `dev_valid_name` takes it: 1 to 15 bytes, not
     /// `.` or `..`, without `/`, `:` and white space; and not `all` or `default`, which are names of
     /// settings (`sysctl_dev_name_is_allowed`).
-    InterfaceName,
+    InterfaceName(ArrayString<INTERFACE_BYTES>),
     |value| {
-        (1..=15).contains(&value.len())
+        !value.is_empty()
             && !matches!(value, "." | ".." | "all" | "default")
             && !value.contains(|c: char| c == '/' || c == ':' || c == '%' || c.is_whitespace() || c.is_control())
     },
@@ -114,12 +123,12 @@ impl InterfaceName {
 
     /// The tunnel of an overlay: `vxlan` and at most eight digits.
     pub(crate) fn for_vni(vni: u32) -> Self {
-        Self(format!("vxlan{}", vni & super::OverlayConfig::MAX_VNI))
+        Self::fitting(format_args!("vxlan{}", vni & super::OverlayConfig::MAX_VNI))
     }
 
     /// The encrypted tunnel of an overlay: `wgvni` and at most eight digits.
     pub(crate) fn for_encrypted_vni(vni: u32) -> Self {
-        Self(format!("wgvni{}", vni & super::OverlayConfig::MAX_VNI))
+        Self::fitting(format_args!("wgvni{}", vni & super::OverlayConfig::MAX_VNI))
     }
 
     /// A name for the host's own link on the master of a macvlan network.
@@ -129,24 +138,31 @@ impl InterfaceName {
 
     /// `lo`, which every namespace has.
     pub(crate) fn loopback() -> Self {
-        Self("lo".to_owned())
+        Self::fitting(format_args!("lo"))
     }
 
     /// `?`, for an interface whose name cannot be known: the end of a pair that was taken to a
     /// namespace out of reach.
     pub(crate) fn unknown() -> Self {
-        Self("?".to_owned())
+        Self::fitting(format_args!("?"))
     }
 
     /// `cni0`, the bridge of a configuration that names none.
     pub(super) fn default_bridge() -> Self {
-        Self("cni0".to_owned())
+        Self::fitting(format_args!("cni0"))
     }
 
     /// `prefix` (at most four letters) and eleven hexadecimal digits of `number`: 15 bytes.
     pub(super) fn numbered(prefix: &'static str, number: u64) -> Self {
-        debug_assert!(prefix.len() <= 4);
-        Self(format!("{prefix}{:011x}", number & 0xfff_ffff_ffff))
+        Self::fitting(format_args!("{prefix}{:011x}", number & 0xfff_ffff_ffff))
+    }
+
+    /// A name that is known to fit.
+    fn fitting(name: fmt::Arguments<'_>) -> Self {
+        let mut text = ArrayString::new();
+        let written = fmt::Write::write_fmt(&mut text, name);
+        debug_assert!(written.is_ok(), "{name} is too long");
+        Self(text)
     }
 }
 

@@ -14,8 +14,8 @@ use std::net::IpAddr;
 
 use crate::error::{Error, Result};
 use crate::model::{
-    Address, FdbEntry, InterfaceName, Key, Link, LinkKind, NatRule, Neighbour, Object, Phase, Place, Rivals, Route,
-    State, WireguardPeer,
+    Address, FdbEntry, Key, Link, LinkKind, NatRule, Neighbour, Object, Phase, Place, Rivals, Route, State,
+    WireguardPeer,
 };
 
 pub use diff::{Difference, Drift, drift};
@@ -209,8 +209,7 @@ fn rivals<'a>(wanted: &'a Address, all: &'a [Object], actual: &'a State) -> impl
 }
 
 fn on_same_link(one: &Address, other: &Address) -> bool {
-    let place = |address: &Address| -> (Place, InterfaceName) { (address.place, address.link.clone()) };
-    place(one) == place(other)
+    (one.place, &one.link) == (other.place, &other.link)
 }
 
 /// Two IPv4 addresses on one gateway link always do: which of them is the gateway? IPv6

@@ -285,6 +285,7 @@ impl Store {
             paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
             paths.retain(|path| is_meant(&network, path));
             paths.sort();
+            records.reserve(paths.len());
             for path in paths {
                 match read(&path).and_then(|read| read.map(|record| self.in_place(record, &path)).transpose()) {
                     Ok(Some(record)) => records.push(record),
