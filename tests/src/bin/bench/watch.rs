@@ -18,6 +18,9 @@ use crate::scenario::Scenario;
 /// How often the same is broken: a watch takes its time with what is broken again and again.
 const ROUNDS: usize = 5;
 
+/// How long to leave the watch alone before: what it has done for the last round is over, down to the log.
+const CALM: Duration = Duration::from_secs(1);
+
 /// From before somebody breaks something until the published port answers again, from outside.
 pub(crate) fn heal(leases: &Path, crowd: usize, report: &mut Report) {
     let ours = Contender::new("watched", &binaries::under_test(), Scenario::Published, leases, crowd);
@@ -32,6 +35,7 @@ pub(crate) fn heal(leases: &Path, crowd: usize, report: &mut Report) {
     ] {
         let _watching = Watching::on(host);
         let times = (0..ROUNDS).map(|_| {
+            std::thread::sleep(CALM);
             let began = Instant::now();
             host.run(command);
             wait_for_answer(&outside);
