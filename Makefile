@@ -51,7 +51,7 @@ bench:
 	tests/install-packages bench
 	$(MAKE) build
 	cargo build -q -p netcore-tests --bin bench
-	NETCORE_BIN_DIR=$(TARGET)/release tests/as-root $(TARGET)/debug/bench $(BENCH)
+	NETCORE_BIN_DIR=$(TARGET)/release tests/as-root tests/bench $(BENCH)
 
 lint:
 	.ci/run lint
