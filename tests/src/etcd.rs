@@ -2,18 +2,22 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::cluster::Wire;
 use crate::mesh::PATIENCE;
-use crate::{Daemon, Host, wait_for};
+use crate::{Daemon, Host};
 
 /// What the keys of the cluster begin with.
 pub const PREFIX: &str = "/netcore/mesh";
 
 /// Where it, and every node, has its certificates.
 pub(crate) const PKI: &str = "/run/pki";
+
+/// How often to ask whether it is up.
+const PACE: Duration = Duration::from_millis(50);
 
 /// How etcd and those who ask it know each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,10 +116,29 @@ impl Etcd {
         member.daemon = Some(Daemon::start(member.host.namespaces(), &mut command));
     }
 
-    fn await_members(&self) {
-        for member in (0..self.members.len()).filter(|member| self.members[*member].daemon.is_some()) {
-            wait_for("etcd is up", PATIENCE, || self.try_ctl(&self.endpoint(member), "get /").is_some());
+    /// Waits for those that were started. One that gives up meanwhile is started again, as a service manager
+    /// would.
+    fn await_members(&mut self) {
+        let start = Instant::now();
+        for member in 0..self.members.len() {
+            while self.members[member].daemon.is_some() && self.try_ctl(&self.endpoint(member), "get /").is_none() {
+                assert!(start.elapsed() < PATIENCE, "etcd is not up within {PATIENCE:?}:\n{}", self.said());
+                for other in 0..self.members.len() {
+                    if self.members[other].daemon.as_mut().is_some_and(|daemon| daemon.ended().is_some()) {
+                        eprintln!("etcd has ended, and is started again:\n{}", self.said());
+                        self.launch(other);
+                    }
+                }
+                std::thread::sleep(PACE);
+            }
         }
+    }
+
+    /// What its members have said.
+    fn said(&self) -> String {
+        let said =
+            |(number, member): (usize, &Member)| Some(format!("m{number}: {}\n", member.daemon.as_ref()?.said()));
+        self.members.iter().enumerate().filter_map(said).collect()
     }
 
     /// Kills all of it.
