@@ -191,6 +191,21 @@ mod tests {
     }
 
     #[test]
+    fn what_has_to_be_waited_for_finds_an_event_loop() {
+        let machine = Machine::new();
+        let host = Host::new(Engine::new(machine.kernel.clone(), Store::new(machine.path("records"))), None);
+        let waited = host.wait(async {
+            tokio::task::yield_now().await;
+            // Panics where there is none.
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            Ok(7)
+        });
+        assert_eq!(waited.unwrap(), 7);
+        let at_once = host.wait(async { Ok(tokio::runtime::Handle::try_current().is_err()) });
+        assert!(at_once.unwrap(), "nothing was waited for");
+    }
+
+    #[test]
     fn a_full_network_is_full_for_add_and_status_until_gc() {
         let machine = Machine::new();
         let mut configuration = machine.configuration();
