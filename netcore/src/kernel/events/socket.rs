@@ -59,9 +59,12 @@ impl Socket {
         let mut overflowed = false;
         loop {
             self.buffer.clear();
-            let received = self
-                .netlink
-                .try_io(tokio::io::Interest::READABLE, |netlink| netlink.recv(&mut self.buffer, libc::MSG_DONTWAIT));
+            let mut receive = |netlink: &NetlinkSocket| netlink.recv(&mut self.buffer, libc::MSG_DONTWAIT);
+            let mut received = receive(self.netlink.get_ref());
+            if received.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                // The runtime, which does not know of what has come since it last waited, is told that there is no more.
+                received = self.netlink.try_io(tokio::io::Interest::READABLE, receive);
+            }
             match received {
                 Ok(_) => Message::each(&self.buffer, &mut read),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(overflowed),
