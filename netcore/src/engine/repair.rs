@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use self::hold::Held;
+use super::switches::Thrown;
 use super::{Engine, desired};
 use crate::apply::apply_each;
 use crate::error::{Error, Result};
@@ -155,8 +156,10 @@ impl<K: Kernel> Engine<K> {
     pub async fn repair(&self, options: &RepairOptions) -> Result<Repair> {
         let (records, faults) = self.store.records(options.network.as_ref())?;
         let everything = options.network.is_none();
-        let mut report =
-            self.repair_records(records, faults, options.check, Reach::ALL, everything.then_some(false)).await?;
+        // Nobody listens.
+        let mut nothing_thrown = || Ok(false);
+        let thrown: Option<Thrown<'_>> = if everything { Some(&mut nothing_thrown) } else { None };
+        let mut report = self.repair_records(records, faults, options.check, Reach::ALL, thrown).await?;
         if everything {
             self.report_sweep(options.check, &mut report).await?;
         }
@@ -165,10 +168,10 @@ impl<K: Kernel> Engine<K> {
 
     /// As [`repair`](Self::repair), of that `part` of everything; if forwarding was `thrown` on for all interfaces,
     /// those where it was off come off again.
-    pub(super) async fn repair_all(&self, part: Part, thrown: bool) -> Result<Repair> {
+    pub(super) async fn repair_all(&self, part: Part, thrown: Option<Thrown<'_>>) -> Result<Repair> {
         let (records, faults) = self.store.records(None)?;
         let reach = Reach { extent: Extent::Everything, part };
-        let mut report = self.repair_records(records, faults, false, reach, Some(thrown)).await?;
+        let mut report = self.repair_records(records, faults, false, reach, thrown).await?;
         if part != Part::Ours {
             self.report_sweep(false, &mut report).await?;
         }
@@ -190,7 +193,7 @@ impl<K: Kernel> Engine<K> {
         faults: Vec<Error>,
         check: bool,
         reach: Reach,
-        thrown: Option<bool>,
+        thrown: Option<Thrown<'_>>,
     ) -> Result<Repair> {
         let faults = faults.iter().map(Error::to_string).collect();
         let mut report = Repair { attachments: records.len(), objects: Vec::new(), faults };
@@ -201,7 +204,7 @@ impl<K: Kernel> Engine<K> {
         let seen = wishes.observe(&host).await?;
         let drifts = drift(&wishes.objects, &seen);
         let suspects: HashSet<usize> = drifts.iter().filter_map(|drift| wishes.owner_of(&drift.object)).collect();
-        let thrown = thrown.filter(|_| !check && reach.part != Part::Firewallds);
+        let thrown = thrown.filter(|_| !check);
         if suspects.is_empty() {
             if let Some(thrown) = thrown {
                 report.objects.extend(kept_off(self.keep_off(&host, &wishes.objects, thrown).await?));

@@ -14,10 +14,13 @@ use crate::error::{Error, Result};
 use crate::kernel::Kernel;
 use crate::model::{Object, Place, Sysctl};
 use crate::plan::{Step, plan_around};
-use crate::store::{self, HeldLedger, Switched};
+use crate::store::{self, HeldLedger, Ledger, Switched};
 
 /// The switches of the whole host, and whether they are IPv6's.
 const OF_ALL: [(&str, bool); 2] = [("net/ipv4/ip_forward", false), ("net/ipv6/conf/all/forwarding", true)];
+
+/// Says whether forwarding was thrown on for all interfaces until now, as far as anybody has heard.
+pub(super) type Thrown<'a> = &'a mut (dyn FnMut() -> Result<bool> + Send);
 
 /// A change of switches under way; the ledger is held until it is done.
 pub(super) struct Switching {
@@ -109,7 +112,7 @@ impl<K: Kernel> Engine<K> {
         &self,
         kernel: &K,
         wanted: &[Object],
-        thrown: bool,
+        thrown: Thrown<'_>,
     ) -> Result<Vec<(Step, Result<()>)>> {
         let asked: Vec<bool> = OF_ALL
             .iter()
@@ -120,14 +123,16 @@ impl<K: Kernel> Engine<K> {
             return Ok(Vec::new());
         }
         let mut ledger = self.store.ledger()?;
-        if thrown || ledger.ledger.throwing {
-            ledger.ledger.throwing = true;
-            let on = settings(wanted).filter(|setting| setting.value == "1").map(|setting| setting.name.clone());
-            return self.after_switching(kernel, Some(Switching { ledger, on: on.collect() })).await;
-        }
         let before = ledger.ledger.clone();
         for ipv6 in asked {
             self.remember_off(kernel, &mut ledger, ipv6)?;
+        }
+        // Asked only now: the kernel says that the switch of all was thrown before that shows on the others, so what
+        // was seen is meant if nothing was heard. And what this look has thrown itself it has also put right.
+        if thrown()? || before.throwing {
+            ledger.ledger = Ledger { throwing: true, ..before };
+            let on = settings(wanted).filter(|setting| setting.value == "1").map(|setting| setting.name.clone());
+            return self.after_switching(kernel, Some(Switching { ledger, on: on.collect() })).await;
         }
         if ledger.ledger != before || !self.store.has_ledger() {
             ledger.save()?;
@@ -243,4 +248,54 @@ fn setting(name: &str, value: &str) -> Sysctl {
 
 fn off(name: &str) -> Object {
     Object::Sysctl(setting(name, "0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Builder;
+
+    use super::*;
+    use crate::kernel::Memory;
+    use crate::store::Store;
+
+    const ALL: &str = "net/ipv4/ip_forward";
+    const ETH1: &str = "net/ipv4/conf/eth1/forwarding";
+
+    fn set(kernel: &Memory, name: &str, to: &str) {
+        for value in ["0", "1"] {
+            kernel.take(&Object::Sysctl(setting(name, value)));
+        }
+        kernel.put(Object::Sysctl(setting(name, to)));
+    }
+
+    /// Looks at a host that forwards; `heard` says whether that was thrown by the time the switches have been read.
+    fn look(engine: &Engine<Memory>, heard: bool) -> usize {
+        let wanted = [Object::Sysctl(setting(ALL, "1"))];
+        let mut thrown = || Ok(heard);
+        let looked = engine.keep_off(&engine.kernel, &wanted, &mut thrown);
+        Builder::new_current_thread().build().expect("a runtime").block_on(looked).expect("a look").len()
+    }
+
+    #[test]
+    fn what_is_thrown_in_the_middle_of_a_look_is_not_what_was_meant() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let kernel = Memory::new();
+        let engine = Engine::new(kernel.clone(), Store::new(directory.path().join("records")));
+        let value = |expected| kernel.objects().contains(&Object::Sysctl(setting(ETH1, expected)));
+        set(&kernel, ALL, "1");
+        set(&kernel, ETH1, "0");
+        assert_eq!(look(&engine, false), 0);
+
+        // The switch of all, after the look has begun.
+        set(&kernel, ETH1, "1");
+        assert_eq!(look(&engine, true), 1);
+        assert!(value("0"));
+        // Heard by that look already.
+        assert_eq!(look(&engine, false), 0);
+        // Somebody means it.
+        set(&kernel, ETH1, "1");
+        assert_eq!(look(&engine, false), 0);
+        assert_eq!(look(&engine, true), 0);
+        assert!(value("1"));
+    }
 }

@@ -19,6 +19,7 @@ use tokio::time::{sleep_until, timeout, timeout_at};
 use super::missed::Missed;
 use super::patience::{Patience, Pause};
 use super::repair::{Extent, Part, Reach};
+use super::switches::Thrown;
 use super::unasked::Unasked;
 use super::{Engine, Outcome, Repair};
 use crate::error::Result;
@@ -122,13 +123,13 @@ impl Engine {
         })
     }
 
-    /// A repair of that `part` of what `losses` say.
-    async fn repair_losses(&self, losses: &Losses, part: Part) -> Result<Repair> {
+    /// A repair of that `part` of what `losses` say; `thrown` is as for [`repair_all`](Self::repair_all).
+    async fn repair_losses(&self, losses: &Losses, part: Part, thrown: Option<Thrown<'_>>) -> Result<Repair> {
         match losses.scope() {
             Scope::OfSomebody => {}
             Scope::Firewall => return self.repair_within(Reach { extent: Extent::WhatStandsAlone, part }).await,
             Scope::Addresses => return self.repair_within(Reach { extent: Extent::AllButOwnLinks, part }).await,
-            Scope::Everything => return self.repair_all(part, losses.threw_all()).await,
+            Scope::Everything => return self.repair_all(part, thrown).await,
         }
         let marks = losses.marks();
         let ports: Vec<&str> = losses.ports().collect();
@@ -224,10 +225,10 @@ impl Watch<'_> {
     /// As [`Engine::repair`]. The same is tried again after the next [`trouble`](Self::trouble).
     pub async fn mend(&mut self) -> Result<Mended> {
         self.events.take(&mut self.losses)?;
-        let losses = std::mem::take(&mut self.losses);
+        let mut losses = std::mem::take(&mut self.losses);
         let since = self.since.take().unwrap_or_else(Instant::now);
         self.looked = Instant::now();
-        match self.repair(&losses).await {
+        match self.repair(&mut losses).await {
             Ok((repair, asked)) => {
                 let now = Instant::now();
                 self.missed.mended(&repair);
@@ -255,11 +256,16 @@ impl Watch<'_> {
 
     /// Repairs what `losses` say, and then what firewalld is asked for, if it has time: also what that
     /// is about. Otherwise that is left for later.
-    async fn repair(&mut self, losses: &Losses) -> Result<(Repair, Losses)> {
-        let mut repair = match losses.is_empty() {
-            true => Repair::default(),
-            false => self.engine.repair_losses(losses, Part::Ours).await?,
-        };
+    async fn repair(&mut self, losses: &mut Losses) -> Result<(Repair, Losses)> {
+        let mut repair = Repair::default();
+        if !losses.is_empty() {
+            let known = losses.clone();
+            let mut thrown = || {
+                self.events.take(&mut self.losses)?;
+                Ok(losses.threw_all(&mut self.losses))
+            };
+            repair = self.engine.repair_losses(&known, Part::Ours, Some(&mut thrown)).await?;
+        }
         self.unasked.add(losses.clone(), &self.engine.kernel);
         let answered = timeout(GRACE, self.unasked.answered());
         let more = match select(pin!(answered), pin!(self.events.heard(&mut self.heard))).await {
@@ -270,7 +276,7 @@ impl Watch<'_> {
         self.losses.merge(std::mem::take(&mut self.heard));
         let asked = self.unasked.take().unwrap_or_default();
         if !asked.is_empty() {
-            repair.merge(self.engine.repair_losses(&asked, Part::Firewallds).await?);
+            repair.merge(self.engine.repair_losses(&asked, Part::Firewallds, None).await?);
         }
         Ok((repair, asked))
     }

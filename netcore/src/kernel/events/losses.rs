@@ -93,9 +93,10 @@ impl Losses {
         self.everything("forwarding was switched on everywhere");
     }
 
-    /// Whether forwarding was switched on for all interfaces, and so for those where it was off.
-    #[must_use]
-    pub fn threw_all(&self) -> bool {
+    /// Whether forwarding was switched on for all interfaces, and so for those where it was off: here, or in what was
+    /// heard `later`, which leaves that to this.
+    pub fn threw_all(&mut self, later: &mut Self) -> bool {
+        self.thrown |= std::mem::take(&mut later.thrown);
         self.thrown
     }
 
