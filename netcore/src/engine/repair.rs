@@ -9,8 +9,8 @@
 //! there. It is made anew only when the link that leads there is gone.
 
 mod hold;
+mod wishes;
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,12 +18,14 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use self::hold::Held;
+pub(super) use self::wishes::{Extent, Part, Reach, is_on_host};
+use self::wishes::{Wishes, is_everybodys, stands_alone};
 use super::switches::Thrown;
 use super::{Engine, desired};
 use crate::apply::apply_each;
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
-use crate::model::{AttachmentId, Iptables, Key, Link, LinkKind, Name, NatRule, Network, Object, Phase, Place, State};
+use crate::model::{Key, Link, LinkKind, Name, NatRule, Object};
 use crate::plan::{Drift, Step, drift, plan_around};
 use crate::store::{self, Record};
 
@@ -102,48 +104,9 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// How much of what records ask for is looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Extent {
-    /// All of it.
-    Everything,
-    /// What is mended by itself, whatever the links are like: settings and the firewall.
-    WhatStandsAlone,
-    /// All but the attachments' own links, which are by far the most.
-    AllButOwnLinks,
-}
-
-/// By whom what records ask for is brought about. firewalld answers when it has time, and in the middle
-/// of a reload that is when the reload is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
-    /// Ours, and firewalld's behind it.
-    Whole,
-    /// What is ours to do.
-    Ours,
-    /// What firewalld is asked for.
-    Firewallds,
-}
-
-/// What is looked at of what records ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reach {
-    pub(super) extent: Extent,
-    pub(super) part: Part,
-}
-
-impl Reach {
-    /// All of it.
-    const ALL: Self = Self { extent: Extent::Everything, part: Part::Whole };
-}
-
 /// Rules that replaced others of another shape have lost the elements of theirs, and a tunnel the
 /// ways through it, which shows only at a second look. There is nothing to be found at a third.
 const ROUNDS: usize = 2;
-
-/// How many objects of the host an attachment has, as a rule: a link, and what the firewall holds for it and for
-/// a port or two.
-const OBJECTS: usize = 4;
 
 impl<K: Kernel> Engine<K> {
     /// Brings back everything the records ask for: the firewall's table and what stands in it,
@@ -354,131 +317,6 @@ impl<K: Kernel> Engine<K> {
     }
 }
 
-/// What records ask for of the host.
-struct Wishes {
-    records: Vec<Record>,
-    /// Each object once.
-    objects: Vec<Object>,
-    /// By what identifies it, the first record that asks for an object, and whether it is shared.
-    owners: HashMap<Key, (usize, bool)>,
-}
-
-impl Wishes {
-    /// `ways` says how networks reach other nodes.
-    fn of(records: Vec<Record>, ways: impl Fn(&Network) -> Result<Vec<Object>>, report: &mut Repair) -> Self {
-        let expected = records.len() * OBJECTS;
-        let (objects, owners) = (Vec::with_capacity(expected), HashMap::with_capacity(expected));
-        let mut wishes = Self { records, objects, owners };
-        let mut opened: HashSet<&Name> = HashSet::new();
-        for (place, record) in wishes.records.iter().enumerate() {
-            // An attachment in the making has no lease yet, and one that stayed so is nobody's: the
-            // next detach takes it away.
-            if record.network.ipam.is_some() && record.lease.is_none() {
-                continue;
-            }
-            let desired = match desired(record) {
-                Ok(desired) => desired,
-                Err(error) => {
-                    report.faults.push(format!("{}: {error}", who(record)));
-                    continue;
-                }
-            };
-            let ways = if opened.insert(&record.network.name) { ways(&record.network) } else { Ok(Vec::new()) };
-            let ways = ways.unwrap_or_else(|error| {
-                report.faults.push(format!("{}: {error}", record.network.name));
-                Vec::new()
-            });
-            let parts = [(desired.host, true), (desired.network, true), (ways, true), (desired.attachment, false)];
-            for (objects, shared) in parts {
-                for object in objects.into_iter().filter(is_on_host) {
-                    if let Entry::Vacant(new) = wishes.owners.entry(object.key()) {
-                        new.insert((place, shared));
-                        wishes.objects.push(object);
-                    }
-                }
-            }
-        }
-        wishes
-    }
-
-    /// What is there of it. The container's end of a pair is not looked at, and taken to be as it
-    /// should be.
-    async fn observe<K: Kernel>(&self, host: &K) -> Result<State> {
-        let mut seen = host.observe(&self.objects).await?;
-        let wanted: HashMap<Key, &LinkKind> = self
-            .objects
-            .iter()
-            .filter_map(|object| match object {
-                Object::Link(Link { kind: kind @ LinkKind::Veth(_), .. }) => Some((object.key(), kind)),
-                _ => None,
-            })
-            .collect();
-        for object in &mut seen.0 {
-            let key = object.key();
-            if let Object::Link(Link { kind: kind @ LinkKind::Veth(_), .. }) = object
-                && let Some(wanted) = wanted.get(&key)
-            {
-                kind.clone_from(wanted);
-            }
-        }
-        Ok(seen)
-    }
-
-    /// Leaves what is within `reach`.
-    fn narrow(&mut self, reach: Reach) {
-        let owners = &self.owners;
-        self.objects.retain(|object| {
-            let is_firewallds = object.phase() == Phase::Firewalld;
-            let part = match reach.part {
-                Part::Whole => true,
-                Part::Ours => !is_firewallds,
-                Part::Firewallds => is_firewallds,
-            };
-            part && match reach.extent {
-                Extent::Everything => true,
-                Extent::WhatStandsAlone => stands_alone(object),
-                Extent::AllButOwnLinks => {
-                    object.phase() != Phase::Links || owners.get(&object.key()).is_some_and(|(_, shared)| *shared)
-                }
-            }
-        });
-    }
-
-    fn owner_of(&self, object: &Object) -> Option<usize> {
-        self.owners.get(&object.key()).map(|(place, _)| *place)
-    }
-
-    fn who(&self, object: &Object) -> String {
-        match self.owners.get(&object.key()) {
-            Some((place, shared)) if !is_everybodys(object) => {
-                let record = &self.records[*place];
-                if *shared { record.network.name.to_string() } else { who(record) }
-            }
-            _ => "host".to_owned(),
-        }
-    }
-}
-
-fn who(record: &Record) -> String {
-    let id = &record.attachment.id;
-    let name = format!("{}/{}", record.network.name, id.container);
-    if id.interface.as_str() == AttachmentId::DEFAULT_INTERFACE { name } else { format!("{name}/{}", id.interface) }
-}
-
-/// Whether an object is there for all networks, and not for one.
-fn is_everybodys(object: &Object) -> bool {
-    match object {
-        Object::Nat(NatRule::Ruleset { .. }) | Object::Iptables(Iptables { rule: NatRule::Ruleset { .. }, .. }) => true,
-        Object::Sysctl(setting) => !setting.name.contains("/conf/") || setting.name.contains("/conf/all/"),
-        _ => false,
-    }
-}
-
-/// Whether an object is the host's own. What is inside a container is its runtime's by now.
-pub(super) fn is_on_host(object: &Object) -> bool {
-    !matches!(object, Object::Binding(_)) && object.place().is_none_or(|place| place == Place::Host)
-}
-
 /// The name of a setting that is to be on.
 fn switched_on(object: &Object) -> Option<&String> {
     match object {
@@ -493,11 +331,6 @@ fn kept_off(done: Vec<(Step, Result<()>)>) -> impl Iterator<Item = Repaired> {
         let object = step.object().to_string();
         Repaired { who: "host".to_owned(), object, found: "switched on with all".to_owned(), outcome: outcome(&done) }
     })
-}
-
-/// Whether an object is mended by itself, whatever the links are like.
-fn stands_alone(object: &Object) -> bool {
-    object.phase() >= Phase::Sysctls
 }
 
 fn is_lost_pair(step: &Step) -> bool {
