@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 use netcore_tests::{Failure, Host, Plugin, binaries};
 use serde_json::Value;
 
+/// How long to leave a machine alone for what was done before to be over.
+pub(crate) const CALM: Duration = Duration::from_secs(1);
+
 /// Time of one operation.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Sample {
@@ -31,8 +34,19 @@ type Outcome = Result<Value, Failure>;
 
 /// Calls `plugin` and takes the time.
 pub(crate) fn timed(host: &Host, plugin: &Plugin, verb: &str) -> (Outcome, Sample) {
-    let (output, wall, usage) = ended(host, plugin.command(verb), plugin.configuration());
-    (plugin.outcome(verb, &output), Sample { wall, cpu: duration(usage.ru_utime) + duration(usage.ru_stime) })
+    let (output, sample) = ended(host, plugin.command(verb), plugin.configuration());
+    (plugin.outcome(verb, &output), sample)
+}
+
+/// Runs `command` on `host` and takes the time.
+///
+/// # Panics
+/// When it fails.
+pub(crate) fn process(host: &Host, mut command: Command) -> Sample {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (output, sample) = ended(host, command, &[]);
+    assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    sample
 }
 
 /// The largest of several.
@@ -73,14 +87,14 @@ fn watched(host: &Host, plugin: &Plugin, verb: &str, watcher: &[&str]) -> (Outco
     command.args(&watcher[1..]).arg(called.get_program());
     command.env_clear().envs(called.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let (output, _, _) = ended(host, command, plugin.configuration());
+    let (output, _) = ended(host, command, plugin.configuration());
     let log = host.enter(|| fs::read_to_string(WATCHER_LOG)).expect("read the watcher's log");
     (plugin.outcome(verb, &output), log)
 }
 
 /// Runs `command` on `host` until it has ended.
 #[expect(clippy::zombie_processes, reason = "waited for with wait4, for what it used")]
-fn ended(host: &Host, mut command: Command, stdin: &[u8]) -> (Output, Duration, libc::rusage) {
+fn ended(host: &Host, mut command: Command, stdin: &[u8]) -> (Output, Sample) {
     host.enter(|| {
         let began = Instant::now();
         let mut child = command.spawn().unwrap_or_else(|error| panic!("start {command:?}: {error}"));
@@ -92,7 +106,8 @@ fn ended(host: &Host, mut command: Command, stdin: &[u8]) -> (Output, Duration, 
         let (status, usage) = wait(child.id());
         let wall = began.elapsed();
         child.stderr.take().expect("piped").read_to_end(&mut stderr).expect("read from a plugin");
-        (Output { status, stdout, stderr }, wall, usage)
+        let cpu = duration(usage.ru_utime) + duration(usage.ru_stime);
+        (Output { status, stdout, stderr }, Sample { wall, cpu })
     })
 }
 

@@ -11,15 +11,12 @@ use netcore_tests::traffic::serve;
 use netcore_tests::watch::Watching;
 
 use crate::contender::Contender;
-use crate::measure;
+use crate::measure::{self, CALM};
 use crate::report::Report;
 use crate::scenario::Scenario;
 
 /// How often the same is broken: a watch takes its time with what is broken again and again.
 const ROUNDS: usize = 5;
-
-/// How long to leave the watch alone before: what it has done for the last round is over, down to the log.
-const CALM: Duration = Duration::from_secs(1);
 
 /// From before somebody breaks something until the published port answers again, from outside.
 pub(crate) fn heal(leases: &Path, crowd: usize, report: &mut Report) {
@@ -35,6 +32,7 @@ pub(crate) fn heal(leases: &Path, crowd: usize, report: &mut Report) {
     ] {
         let _watching = Watching::on(host);
         let times = (0..ROUNDS).map(|_| {
+            // What the watch has done for the last round is over, down to the log.
             std::thread::sleep(CALM);
             let began = Instant::now();
             host.run(command);
