@@ -83,8 +83,12 @@ fn what_is_off_for_one_interface_stays_off() {
         assert_eq!([OF_ALL, OF_SIDE].map(|name| read(&host, name)), ["1", "0"], "after {thrown}");
         fetch(&*outside, Outside::HOST_V4, 8080).expect("an answer");
     }
-    // Somebody means it, and what the watch hears of its own doing is not taken for somebody's.
-    host.run(&format!("sysctl -qw {OF_SIDE}=1; sleep 0.2"));
+    // Somebody means it, and what the watch hears of its own doing, and looks at, is not taken for somebody's.
+    host.run(&format!("sysctl -qw {OF_SIDE}=1"));
+    wait_for("a look after the one that mended", PATIENCE, || {
+        let looks = watching.events("looked");
+        looks.last().is_some_and(|look| !look.to_string().contains(OF_SIDE))
+    });
     assert_eq!(read(&host, OF_SIDE), "1");
     netctl(&host, "repair-chains").ended(0);
     assert_eq!(read(&host, OF_SIDE), "1");

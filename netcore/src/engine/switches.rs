@@ -127,8 +127,9 @@ impl<K: Kernel> Engine<K> {
         for ipv6 in asked {
             self.remember_off(kernel, &mut ledger, ipv6)?;
         }
-        // Asked only now: the kernel says that the switch of all was thrown before that shows on the others, so what
-        // was seen is meant if nothing was heard. And what this look has thrown itself it has also put right.
+        // Asked only now: the kernel says that the switch of all was thrown before that shows on the others (IPv4's; of
+        // IPv6's, right behind), so what was seen is meant if nothing was heard. And what this look has thrown itself
+        // it has also put right.
         if thrown()? || before.throwing {
             ledger.ledger = Ledger { throwing: true, ..before };
             let on = settings(wanted).filter(|setting| setting.value == "1").map(|setting| setting.name.clone());

@@ -1,6 +1,7 @@
 //! The real kernel, in namespaces that end with the test.
 
 mod attach;
+mod events;
 mod links;
 mod netns;
 mod packets;
