@@ -104,6 +104,14 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// What a repair begins with.
+struct Survey<K> {
+    host: K,
+    records: Vec<Record>,
+    /// What is wrong with those that could not be read.
+    faults: Vec<Error>,
+}
+
 /// Rules that replaced others of another shape have lost the elements of theirs, and a tunnel the
 /// ways through it, which shows only at a second look. There is nothing to be found at a third.
 const ROUNDS: usize = 2;
@@ -117,12 +125,12 @@ impl<K: Kernel> Engine<K> {
     /// [`Error::File`] when the records cannot be listed, [`Error::Kernel`] when the kernel does
     /// not answer. Everything else is in the report.
     pub async fn repair(&self, options: &RepairOptions) -> Result<Repair> {
-        let (records, faults) = self.store.records(options.network.as_ref())?;
+        let survey = self.survey(options.network.as_ref(), Reach::ALL).await?;
         let everything = options.network.is_none();
         // Nobody listens.
         let mut nothing_thrown = || Ok(false);
         let thrown: Option<Thrown<'_>> = if everything { Some(&mut nothing_thrown) } else { None };
-        let mut report = self.repair_records(records, faults, options.check, Reach::ALL, thrown).await?;
+        let mut report = self.repair_surveyed(survey, options.check, Reach::ALL, thrown).await?;
         if everything {
             self.report_sweep(options.check, &mut report).await?;
         }
@@ -132,9 +140,9 @@ impl<K: Kernel> Engine<K> {
     /// As [`repair`](Self::repair), of that `part` of everything; if forwarding was `thrown` on for all interfaces,
     /// those where it was off come off again.
     pub(super) async fn repair_all(&self, part: Part, thrown: Option<Thrown<'_>>) -> Result<Repair> {
-        let (records, faults) = self.store.records(None)?;
         let reach = Reach { extent: Extent::Everything, part };
-        let mut report = self.repair_records(records, faults, false, reach, thrown).await?;
+        let survey = self.survey(None, reach).await?;
+        let mut report = self.repair_surveyed(survey, false, reach, thrown).await?;
         if part != Part::Ours {
             self.report_sweep(false, &mut report).await?;
         }
@@ -144,23 +152,42 @@ impl<K: Kernel> Engine<K> {
     /// As [`repair`](Self::repair), within that `reach`, for those who know that nothing else was lost.
     pub(super) async fn repair_within(&self, reach: Reach) -> Result<Repair> {
         let (records, faults) = self.store.records(None)?;
-        self.repair_records(records, faults, false, reach, None).await
+        self.repair_records((records, faults), reach).await
     }
 
-    /// As [`repair`](Self::repair), of those records alone and within that `reach`; if forwarding was `thrown` on for all
-    /// interfaces, those where it was off come off again. Nothing is known of that with a part of the
-    /// records.
+    /// As [`repair`](Self::repair), of those records alone, as they were read, and within that `reach`.
     pub(super) async fn repair_records(
         &self,
-        records: Vec<Record>,
-        faults: Vec<Error>,
+        (records, faults): (Vec<Record>, Vec<Error>),
+        reach: Reach,
+    ) -> Result<Repair> {
+        let host = self.kernel.enter(None).await?;
+        self.repair_surveyed(Survey { host, records, faults }, false, reach, None).await
+    }
+
+    /// The records, all or those of `network`, and the host, at which a look at all they ask for has begun.
+    async fn survey(&self, network: Option<&Name>, reach: Reach) -> Result<Survey<K>> {
+        let paths = self.store.paths(network)?;
+        let host = match reach.part {
+            // It knows of links by name alone.
+            Part::Firewallds => self.kernel.enter(None).await?,
+            Part::Whole | Part::Ours => self.kernel.survey(paths.len()).await?,
+        };
+        let (records, faults) = self.store.read(&paths);
+        Ok(Survey { host, records, faults })
+    }
+
+    /// Repairs within that `reach`; if forwarding was `thrown` on for all interfaces, those where it was off come
+    /// off again. Nothing is known of that with a part of the records.
+    async fn repair_surveyed(
+        &self,
+        Survey { host, records, faults }: Survey<K>,
         check: bool,
         reach: Reach,
         thrown: Option<Thrown<'_>>,
     ) -> Result<Repair> {
         let faults = faults.iter().map(Error::to_string).collect();
         let mut report = Repair { attachments: records.len(), objects: Vec::new(), faults };
-        let host = self.kernel.enter(None).await?;
 
         let mut wishes = self.wishes(records, &mut report);
         wishes.narrow(reach);

@@ -133,12 +133,12 @@ impl Engine {
         }
         let marks = losses.marks();
         let ports: Vec<&str> = losses.ports().collect();
-        let (records, faults) = self.store.records_of(|network, id| {
+        let records = self.store.records_of(|network, id| {
             marks.contains(&id.mark(network))
                 || marks.contains(&Mark::of_network(network))
                 || !ports.is_empty() && ports.contains(&id.host_interface(network).as_str())
         })?;
-        self.repair_records(records, faults, false, Reach { extent: Extent::Everything, part }, None).await
+        self.repair_records(records, Reach { extent: Extent::Everything, part }).await
     }
 }
 

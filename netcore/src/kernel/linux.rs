@@ -14,7 +14,7 @@ use super::firewall::{Firewall, Rules};
 use super::firewalld::Firewalld;
 use super::netns::Netns;
 use super::rtnl::Rtnl;
-use super::seen::{self, Interfaces, Seen};
+use super::seen::{self, Interfaces, Listing, MANY, Seen};
 use super::{
     Kernel, address, binding, bound, forwarding, interfaces, link, listener, neighbour, route, settle, sysctl,
     underlay, wireguard,
@@ -40,6 +40,8 @@ pub struct Linux {
     /// each is a question to the kernel less. An index is not given again to another interface.
     known: Option<Arc<Mutex<Known>>>,
     firewalld: Arc<Firewalld>,
+    /// The interfaces of the host, if somebody has begun to list them.
+    listing: Option<Arc<Listing>>,
 }
 
 /// Interfaces by the names they were asked for.
@@ -77,6 +79,7 @@ impl Linux {
             firewall: Arc::default(),
             firewalld: Arc::default(),
             known: None,
+            listing: None,
         }
     }
 
@@ -91,6 +94,11 @@ impl Linux {
     #[must_use]
     pub fn sandbox(&self) -> Option<&Netns> {
         self.sandbox.as_ref().and_then(|namespace| namespace.netns.as_ref())
+    }
+
+    /// The interfaces of the host, as they are being listed.
+    pub(super) fn listing(&self) -> Option<&Listing> {
+        self.listing.as_deref()
     }
 
     /// What changes of the rule set that are made through this are known by.
@@ -291,6 +299,11 @@ impl Kernel for Linux {
             None => None,
         };
         Ok(Self { sandbox, known: Some(Arc::default()), ..self.clone() })
+    }
+
+    async fn survey(&self, attachments: usize) -> Result<Self> {
+        let listing = if attachments < MANY { None } else { Listing::begin()?.map(Arc::new) };
+        Ok(Self { listing, ..self.enter(None).await? })
     }
 
     async fn observe(&self, wanted: &[Object]) -> Result<State> {

@@ -76,6 +76,17 @@ pub trait Kernel: Sized {
     /// [`Error::Netns`](crate::Error::Netns) when the path is not a network namespace.
     async fn enter(&self, netns: Option<&Path>) -> Result<Self>;
 
+    /// This kernel without a sandbox, to look at what so many attachments stand on. If they are many, that
+    /// look begins here and now, beside the caller: the first to [`observe`](Self::observe) them all is told
+    /// what was there between now and then.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`](crate::Error::Kernel) when the kernel does not answer.
+    async fn survey(&self, attachments: usize) -> Result<Self> {
+        let _ = attachments;
+        self.enter(None).await
+    }
+
     /// Which of `wanted` are there, and what they look like. Looks at nothing else, but for
     /// what stands in their way, or below them: a sandbox interface of a wanted veth's peer
     /// name, other addresses on the link of a wanted address whose rivals matter, the parents of

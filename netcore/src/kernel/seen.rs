@@ -1,6 +1,7 @@
 //! Interfaces as the kernel reports them, and how they read as the model's values.
 
 mod interfaces;
+mod listing;
 mod message;
 
 use std::os::fd::{AsFd, AsRawFd};
@@ -24,7 +25,8 @@ use crate::model::{
     Vxlan,
 };
 
-pub(super) use interfaces::Interfaces;
+pub(super) use interfaces::{Interfaces, MANY};
+pub(super) use listing::Listing;
 
 /// An interface as the kernel reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

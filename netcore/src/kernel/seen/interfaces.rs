@@ -5,14 +5,14 @@ use std::collections::HashMap;
 
 use futures::future::try_join_all;
 
-use super::{Seen, below, by_index, by_name, message, unknown};
+use super::{Listing, Seen, below, by_index, by_name, message, unknown};
 use crate::error::{Error, Result};
 use crate::kernel::linux::Linux;
 use crate::kernel::vlan;
 use crate::model::{InterfaceName, Link, LinkKind, Object, Place, Vlans};
 
 /// From how many interfaces on all are read at once: an attachment stands on two or three.
-const MANY: usize = 64;
+pub(in crate::kernel) const MANY: usize = 64;
 
 /// The interfaces that were looked at for one observation, by place and name.
 #[derive(Debug, Default)]
@@ -123,7 +123,11 @@ async fn among_all(kernel: &Linux, names: &[(Place, &InterfaceName)]) -> Result<
         let wanted: HashMap<&str, &InterfaceName> =
             names.iter().filter(|(at, _)| *at == place).map(|(_, name)| (name.as_str(), *name)).collect();
         let Some(rtnl) = kernel.at(place)?.filter(|_| !wanted.is_empty()) else { continue };
-        let named = message::named(&rtnl, |name| wanted.contains_key(name)).await;
+        let ahead = kernel.listing().filter(|_| place == Place::Host).and_then(Listing::take);
+        let named = match ahead {
+            Some(listed) => listed,
+            None => message::named(&rtnl, |name| wanted.contains_key(name)).await,
+        };
         let named = named.map_err(|refusal| refusal.error("list", format_args!("links ({place})")))?;
         let named = named.into_iter().filter_map(|seen| Some(((place, (*wanted.get(&*seen.name)?).clone()), seen)));
         found.extend(named);

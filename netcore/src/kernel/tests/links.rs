@@ -4,7 +4,7 @@ use super::*;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkMessage;
 
-use crate::kernel::seen;
+use crate::kernel::seen::{self, MANY};
 
 #[test]
 fn a_link_is_read_as_it_would_be_decoded() {
@@ -36,5 +36,22 @@ fn a_link_is_read_as_it_would_be_decoded() {
             let name = one.name.parse().unwrap();
             assert_eq!(seen::by_name(&rtnl, &name).await.unwrap().as_ref(), Some(one));
         }
+    });
+}
+
+#[test]
+fn a_survey_of_many_tells_once_what_was_listed_and_then_asks_anew() {
+    with_kernel(|host| async move {
+        let names: Vec<String> = (0..MANY).map(|number| format!("br{number}")).collect();
+        names.iter().for_each(|name| drop(ip(None, &format!("link add {name} type bridge"))));
+        let wanted: Vec<Object> = names.iter().map(|name| Object::Link(bridge(name))).collect();
+        let few = host.survey(MANY - 1).await.unwrap();
+        assert!(few.listing().is_none());
+
+        let survey = host.survey(MANY).await.unwrap();
+        assert!(survey.listing().is_some());
+        assert_eq!(survey.observe(&wanted).await.unwrap().0.len(), MANY);
+        ip(None, "link del br7");
+        assert_eq!(survey.observe(&wanted).await.unwrap().0.len(), MANY - 1);
     });
 }
