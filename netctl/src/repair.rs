@@ -4,15 +4,20 @@ use std::time::Instant;
 
 use netcore::Engine;
 use netcore::engine::{Outcome, Repair, RepairOptions};
+use plugins::heap;
 
 use crate::cli::RepairArguments;
 use crate::docker;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Cell, Tone, plain};
 
+/// What a repair of a thousand attachments takes.
+const HEAP: u32 = 16 << 20;
+
 /// Repairs, or checks, and prints what there was to say.
 pub(crate) async fn repair_chains(engine: &Engine, arguments: &RepairArguments, json: bool) -> Result<Exit, Failure> {
     let started = Instant::now();
+    heap::grow_by(HEAP);
     let options = RepairOptions { network: arguments.network.network.clone(), check: arguments.check };
     let mut report = engine.repair(&options).await?;
     let persisted = match (arguments.persist, arguments.unpersist) {

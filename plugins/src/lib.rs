@@ -14,6 +14,7 @@ mod document;
 mod engine;
 mod environment;
 mod failure;
+pub mod heap;
 #[cfg(static_nftnl)]
 mod mnl;
 mod namespace;

@@ -8,17 +8,16 @@ use netcore::driver::Driver;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, fcntl_getfd};
 
+use crate::heap;
+
 /// `SIGPIPE` and `SIG_IGN` (signal(7), signal(2)); the same on every architecture of Linux.
 const SIGPIPE: c_int = 13;
 const SIG_IGN: usize = 1;
 
-/// `M_TRIM_THRESHOLD` and `M_TOP_PAD` (mallopt(3)), and more than a call needs.
-#[cfg(target_env = "gnu")]
-const ROOM: [(c_int, c_int); 2] = [(-1, 1 << 20), (-2, 1 << 20)];
+/// More than a call needs.
+const HEAP: u32 = 1 << 20;
 
 unsafe extern "C" {
-    #[cfg(target_env = "gnu")]
-    fn mallopt(parameter: c_int, value: c_int) -> c_int;
     fn signal(signal: c_int, handler: usize) -> usize;
 }
 
@@ -49,12 +48,7 @@ pub fn start<D: Driver>() -> c_int {
             }
         }
     }
-    // Memory is asked for once, and nothing given back before the end.
-    #[cfg(target_env = "gnu")]
-    for (parameter, bytes) in ROOM {
-        // SAFETY: both may be set at any time, and only say when the heap grows and shrinks.
-        unsafe { mallopt(parameter, bytes) };
-    }
+    heap::grow_by(HEAP);
     // SAFETY: no signal arrives that anybody waits for, and no other thread has been started.
     unsafe { signal(SIGPIPE, SIG_IGN) };
     c_int::from(!crate::run::<D>())

@@ -26,8 +26,10 @@ use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread::{self, Builder};
+use std::time::SystemTime;
 
-use self::record::{Stamp, VERSION, Version, read};
+use self::record::{VERSION, Version, read};
+use self::turnover::settled_at;
 use crate::error::{Error, Result};
 use crate::model::{AttachmentId, Mode, Name, Network};
 use crate::state_file;
@@ -151,11 +153,11 @@ impl Store {
         Err(Error::Record { path: path.to_owned(), reason })
     }
 
-    /// Whether `record` is there as it was read.
+    /// Whether `record` is there as it was read; with the [`turnover`](Self::turnover_of) of its network, if
+    /// nobody changes any of those records, that of many is known at once.
     #[must_use]
-    pub fn is_unchanged(&self, record: &Record) -> bool {
-        let file = fs::metadata(self.file(&record.network, &record.attachment.id, "json"));
-        file.is_ok_and(|file| record.stamp.0.is_some() && record.stamp.0 == Stamp::of(&file).0)
+    pub fn is_unchanged(&self, record: &Record, turnover: Option<SystemTime>) -> bool {
+        record.stamp.is_of(&self.file(&record.network, &record.attachment.id, "json"), turnover)
     }
 
     /// Writes `record`, whole or not at all.
@@ -322,12 +324,15 @@ impl Store {
 
     fn read_each(&self, paths: &[PathBuf]) -> (Vec<Record>, Vec<Error>) {
         let (mut records, mut faults) = (Vec::with_capacity(paths.len()), Vec::new());
-        for path in paths {
-            match read(path).and_then(|read| read.map(|record| self.in_place(record, path)).transpose()) {
-                Ok(Some(record)) => records.push(record),
-                // Gone meanwhile.
-                Ok(None) => {}
-                Err(error) => faults.push(error),
+        for of_network in paths.chunk_by(|one, next| one.parent() == next.parent()) {
+            let turnover = of_network[0].parent().and_then(settled_at);
+            for path in of_network {
+                match read(path).and_then(|read| read.map(|record| self.in_place(record, path)).transpose()) {
+                    Ok(Some(record)) => records.push(record.out_of(turnover)),
+                    // Gone meanwhile.
+                    Ok(None) => {}
+                    Err(error) => faults.push(error),
+                }
             }
         }
         (records, faults)
@@ -510,12 +515,34 @@ mod tests {
         let _lock = store.lock_attachment(network, id).unwrap();
         store.save(&wish).unwrap();
         let read = store.load(network, id).unwrap().unwrap();
-        assert!(store.is_unchanged(&read) && !store.is_unchanged(&wish), "what was not read has no file");
+        assert!(store.is_unchanged(&read, None) && !store.is_unchanged(&wish, None), "what was not read has no file");
         store.save(&wish).unwrap();
-        assert!(!store.is_unchanged(&read));
+        assert!(!store.is_unchanged(&read, None));
         let read = store.load(network, id).unwrap().unwrap();
         store.remove(network, id).unwrap();
-        assert!(!store.is_unchanged(&read));
+        assert!(!store.is_unchanged(&read, None));
+    }
+
+    #[test]
+    fn records_of_a_directory_that_did_not_change_are_unchanged() {
+        let (_directory, store) = store();
+        let [one, other] = ["web-1", "web-2"].map(record);
+        let _lock = store.lock_network(&one.network.name).unwrap();
+        store.save(&one).unwrap();
+        store.save(&other).unwrap();
+        let turnover = || store.turnover_of(&one.network.name);
+        assert_eq!(turnover(), None, "just now");
+        let blurred = store.records(None).unwrap().0;
+        while turnover().is_none() {
+            std::thread::yield_now();
+        }
+        let read = store.records(None).unwrap().0;
+        // A file that is not the one that was read is only looked at where the directory does not tell.
+        fs::write(store.file(&one.network, &one.attachment.id, "json"), "{}").unwrap();
+        assert!(store.is_unchanged(&read[0], turnover()) && !store.is_unchanged(&blurred[0], turnover()));
+        assert!(store.is_unchanged(&read[1], turnover()) && store.is_unchanged(&blurred[1], turnover()));
+        store.save(&other).unwrap();
+        assert!(!store.is_unchanged(&read[0], turnover()) && !store.is_unchanged(&read[1], turnover()));
     }
 
     #[test]

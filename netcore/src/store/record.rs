@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -35,11 +36,22 @@ pub struct Record {
 /// Which file a record was read from: a record is written whole, as a new file. Two records that say
 /// the same are the same, wherever they were read.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Stamp(pub(super) Option<(u64, i64, i64, u64)>);
+pub(super) struct Stamp {
+    file: Option<(u64, i64, i64, u64)>,
+    /// When the file's directory had last changed before the file was read, as far as that tells.
+    directory: Option<SystemTime>,
+}
 
 impl Stamp {
-    pub(super) fn of(file: &fs::Metadata) -> Self {
-        Self(Some((file.ino(), file.mtime(), file.mtime_nsec(), file.len())))
+    fn of(file: &fs::Metadata) -> Self {
+        Self { file: Some((file.ino(), file.mtime(), file.mtime_nsec(), file.len())), directory: None }
+    }
+
+    /// Whether the file at `path` is still that one; `directory` is when its directory last changed, if
+    /// that is known.
+    pub(super) fn is_of(&self, path: &Path, directory: Option<SystemTime>) -> bool {
+        directory.is_some() && directory == self.directory
+            || fs::metadata(path).is_ok_and(|there| self.file.is_some() && self.file == Self::of(&there).file)
     }
 }
 
@@ -67,6 +79,12 @@ impl Record {
         }
     }
 
+    /// The same, from a directory that had last changed at `directory`.
+    pub(super) fn out_of(mut self, directory: Option<SystemTime>) -> Self {
+        self.stamp.directory = directory;
+        self
+    }
+
     /// The same, written in `backend`.
     #[must_use]
     pub fn with_backend(self, backend: Backend) -> Self {
@@ -80,6 +98,7 @@ pub(super) struct Version {
     pub(super) version: u32,
 }
 
+/// The record at `path`, if there is one.
 pub(super) fn read(path: &Path) -> Result<Option<Record>> {
     let attempt = || {
         let (mut file, metadata) = state_file::open(path)?;

@@ -1,7 +1,8 @@
 //! When records came and went last, without reading them.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io::ErrorKind;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::{Store, entries};
@@ -25,11 +26,7 @@ impl Store {
             let name = directory.file_name().and_then(|name| Name::new(name.to_str()?).ok());
             let Some(name) = name else { continue };
             match fs::metadata(&directory) {
-                Ok(there) if there.is_dir() => {
-                    let changed = there.modified().ok();
-                    let is_settled = |at: &SystemTime| at.elapsed().is_ok_and(|age| age > BLUR);
-                    turnover.push((name, changed.filter(is_settled)));
-                }
+                Ok(there) if there.is_dir() => turnover.push((name, settled(&there))),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(Error::file("read", directory)(error)),
@@ -37,4 +34,20 @@ impl Store {
         }
         Ok(turnover)
     }
+
+    /// As [`turnover`](Self::turnover), of `network` alone.
+    #[must_use]
+    pub fn turnover_of(&self, network: &Name) -> Option<SystemTime> {
+        settled_at(&self.directory.join(network.as_str()))
+    }
+}
+
+/// When files in `directory` last came, changed their names or went, unless that was just now.
+pub(super) fn settled_at(directory: &Path) -> Option<SystemTime> {
+    fs::metadata(directory).ok().as_ref().and_then(settled)
+}
+
+fn settled(directory: &Metadata) -> Option<SystemTime> {
+    let changed = directory.modified().ok()?;
+    changed.elapsed().is_ok_and(|age| age > BLUR).then_some(changed)
 }

@@ -1,6 +1,7 @@
 //! What a repair locks before it does anything, and whether its records are still as they were.
 
 use std::collections::HashMap;
+use std::time::SystemTime;
 
 use super::{Engine, Repair};
 use crate::engine::shares_host;
@@ -24,9 +25,17 @@ pub(super) struct Held {
 /// The locks of what attachments have in common, each taken once for all of them.
 #[derive(Default)]
 struct Shared {
-    /// By network, and whether it is locked as a whole.
-    networks: HashMap<Name, (Lock, bool)>,
+    networks: HashMap<Name, OfNetwork>,
     host: Option<Lock>,
+}
+
+/// What the attachments of a network have in common.
+struct OfNetwork {
+    lock: Lock,
+    /// Whether that is a lock of all its attachments.
+    whole: bool,
+    /// When its records last changed, if none does now.
+    turnover: Option<SystemTime>,
 }
 
 /// A record that is locked.
@@ -40,41 +49,37 @@ impl<K: Kernel> Engine<K> {
     /// Locks what `records` are about, and reads them again if they were changed: an attachment may
     /// have come about, or gone, meanwhile.
     pub(super) async fn hold(&self, records: Vec<Record>, report: &mut Repair) -> Held {
-        let (mut held, mut locks, mut left) = (Vec::with_capacity(records.len()), Vec::new(), Vec::new());
+        let (mut locks, mut left) = (Vec::new(), Vec::new());
         let (mut shared, mut unchanged) = (Shared::default(), true);
         let counts = counts(&records);
-        for record in records {
+        let hold = |record: Record| {
             let many = counts.get(&record.network.name).is_some_and(|count| *count >= MANY);
-            match self.hold_one(record, many, &mut shared) {
-                Ok((lock, Found::AsItWas(record))) => {
-                    held.push(record);
+            let found = self.hold_one(record, many, &mut shared);
+            unchanged &= matches!(found, Ok((_, Found::AsItWas(_))));
+            match found {
+                Ok((lock, Found::AsItWas(record) | Found::Changed(record))) => {
                     locks.extend(lock);
-                }
-                Ok((lock, Found::Changed(record))) => {
-                    unchanged = false;
-                    held.push(record);
-                    locks.extend(lock);
+                    return Some(record);
                 }
                 Ok((lock, Found::Gone(record))) => {
-                    unchanged = false;
                     if let Some(lock) = lock {
                         lock.remove();
                     }
                     left.push(record.network);
                 }
-                Err(error) => {
-                    unchanged = false;
-                    report.faults.push(error.to_string());
-                }
+                Err(error) => report.faults.push(error.to_string()),
             }
-        }
+            None
+        };
+        // They stay where they are in memory, which a thousand of them are a megabyte of.
+        let held: Vec<Record> = records.into_iter().filter_map(hold).collect();
         let Shared { mut networks, host } = shared;
         networks.retain(|name, _| held.iter().any(|record| record.network.name == *name));
         for network in left {
             // Looking for the lock has made its directory anew.
             report.faults.extend(self.tidy(&network, &[]).await.err().map(|error| error.to_string()));
         }
-        locks.extend(networks.into_values().map(|(lock, _)| lock).chain(host));
+        locks.extend(networks.into_values().map(|of_network| of_network.lock).chain(host));
         Held { records: held, unchanged, locks }
     }
 
@@ -82,19 +87,20 @@ impl<K: Kernel> Engine<K> {
     /// locked as a whole.
     fn hold_one(&self, record: Record, many: bool, shared: &mut Shared) -> Result<(Option<Lock>, Found)> {
         let (network, id) = (&record.network, &record.attachment.id);
-        let whole = match shared.networks.get(&network.name) {
-            Some((_, whole)) => *whole,
+        let (whole, turnover) = match shared.networks.get(&network.name) {
+            Some(OfNetwork { whole, turnover, .. }) => (*whole, *turnover),
             None => {
                 let (lock, whole) = self.lock_for(&network.name, many)?;
-                shared.networks.insert(network.name.clone(), (lock, whole));
-                whole
+                let turnover = if whole { self.store.turnover_of(&network.name) } else { None };
+                shared.networks.insert(network.name.clone(), OfNetwork { lock, whole, turnover });
+                (whole, turnover)
             }
         };
         if shared.host.is_none() && shares_host(network, &record.attachment) {
             shared.host = Some(self.store.share_host()?);
         }
         let own = if whole { None } else { Some(self.store.lock_attachment(network, id)?) };
-        if self.store.is_unchanged(&record) {
+        if self.store.is_unchanged(&record, turnover) {
             return Ok((own, Found::AsItWas(record)));
         }
         let now = self.store.load(network, id)?;

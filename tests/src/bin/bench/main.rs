@@ -165,10 +165,10 @@ fn one_by_one(pair: &[Contender; 2], options: &Options, scenario: Scenario, crow
 /// `netctl repair-chains` on a full host whose rules somebody has flushed. The reference has nothing
 /// of the kind.
 fn repair(options: &Options, leases: &Leases, report: &mut Report) {
-    let crowd = if options.quick { 100 } else { 1000 };
+    let (crowd, rounds) = if options.quick { (100, 5) } else { (1000, 15) };
     eprintln!("bench: repair, {crowd} containers");
     let ours = Contender::new("repaired", &binaries::under_test(), Scenario::Published, &leases.0, crowd);
-    let (flushed, intact): (Vec<_>, Vec<_>) = (0..5).map(|_| ours.repair()).unzip();
+    let (flushed, intact): (Vec<_>, Vec<_>) = (0..rounds).map(|_| ours.repair()).unzip();
     let scenario = format!("repair-chains, {crowd} containers with a port");
     let wall = |samples: &[Sample]| samples.iter().map(|sample| sample.wall).collect();
     let cpu = |samples: &[Sample]| samples.iter().map(|sample| sample.cpu).collect();
