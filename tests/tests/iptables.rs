@@ -9,7 +9,7 @@ use netcore_tests::netctl::netctl;
 use netcore_tests::seccomp::without_nf_tables;
 use netcore_tests::traffic::{Server, Udp, nobody_answers, ping, serve, who_answers};
 use netcore_tests::watch::PATIENCE;
-use netcore_tests::{Attachment, Cni, Host, Netns, Network, Outside, Publish, needs, wait_for};
+use netcore_tests::{Attachment, Cni, Host, Netns, Network, Outside, Publish, binaries, needs, wait_for};
 use serde_json::json;
 
 const SUBNETS: &[&str] = &["10.20.0.0/24", "fd20::/64"];
@@ -108,6 +108,29 @@ fn what_is_done_to_its_rules_is_named_and_healed() {
 }
 
 /// CHECK names any one rule that is missing.
+/// As a firewall does that reloads: between our look and our change.
+#[test]
+fn what_others_take_while_it_is_changed_comes_back_with_it() {
+    let world = World::new("iptables", "");
+    world.host.run(
+        "mkdir /run/spies
+         cat > /run/spies/iptables-nft-restore <<'END'
+#!/bin/sh
+echo run >> /run/runs
+test \"$(wc -l < /run/runs)\" != 1 || { iptables-nft -t nat -F; iptables-nft -t nat -X; }
+exec /usr/sbin/iptables-nft-restore \"$@\"
+END
+         chmod +x /run/spies/*
+         iptables-nft -t nat -F NETCORE-MASQ",
+    );
+    let program = binaries::under_test().join("netctl");
+    world.host.run(&format!("PATH=/run/spies:$PATH {} repair-chains", program.display()));
+    assert_eq!(world.host.run("wc -l < /run/runs").trim(), "2");
+    // What was there at the first look and went then is for the next repair, or the watch, which has heard of it.
+    netctl(&world.host, "repair-chains").ended(0);
+    world.works();
+}
+
 #[test]
 fn every_single_rule_is_missed() {
     let world = World::new("iptables", "iptables -P FORWARD DROP; ip6tables -P FORWARD DROP");

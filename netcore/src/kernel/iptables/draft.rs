@@ -45,6 +45,11 @@ impl<'a> Draft<'a> {
         self.chains.get(&chain).map_or_else(|| self.listing.rules(chain.0, chain.1), Vec::as_slice)
     }
 
+    /// Whether there is to be that chain.
+    pub(super) fn has(&self, chain: Chain) -> bool {
+        self.chains.contains_key(&chain) || self.listing.has(chain.0, chain.1)
+    }
+
     /// Adds `rule`, unless it is there.
     pub(super) fn add(&mut self, chain: Chain, rule: Rule) {
         let rules = self.chain(chain);

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use super::rule::Rule;
 
 /// The tables of one iptables, as they were at one moment.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Listing {
     chains: BTreeMap<String, BTreeMap<String, Chain>>,
     /// Tables that somebody changed with `nft` so that iptables cannot read them any more.
@@ -21,6 +21,14 @@ struct Chain {
     /// The same, once somebody looks: most chains of a host are not ours.
     rules: OnceLock<Vec<Rule>>,
 }
+
+impl PartialEq for Chain {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.policy, &self.lines) == (&other.policy, &other.lines)
+    }
+}
+
+impl Eq for Chain {}
 
 impl Listing {
     pub(super) fn parse(printed: &str) -> Self {

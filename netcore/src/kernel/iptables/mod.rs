@@ -34,6 +34,9 @@ use program::{Program, variant_of_host};
 pub(super) use listed::{Listed, Lister};
 pub(super) use tables::{Tables, legacy_may_close_forward};
 
+/// How often a change is drafted, while others change the same tables.
+const ATTEMPTS: u32 = 8;
+
 /// Tables that were read, each once.
 struct Listings<'a>(BTreeMap<Program, Arc<Listing>>, Lister<'a>);
 
@@ -168,16 +171,29 @@ pub(super) fn marked(network: &Name, tables: &Tables, lister: Lister<'_>) -> Res
 }
 
 /// Changes the tables of `program` by what `work` drafts.
-fn change(
-    program: Program,
-    lister: Lister<'_>,
-    work: impl FnOnce(&Listing, &mut Draft<'_>) -> Result<()>,
-) -> Result<()> {
+fn change(program: Program, lister: Lister<'_>, work: impl Fn(&Listing, &mut Draft<'_>) -> Result<()>) -> Result<()> {
     let _lock = program::lock()?;
-    let listing = lister.list(program)?;
-    let mut draft = Draft::of(&listing, program.v6);
-    work(&listing, &mut draft)?;
-    draft.script().map_or(Ok(()), |script| program.restore(&script))
+    let list = || lister.list(program);
+    on_what_is_there(list, |listing| {
+        let mut draft = Draft::of(listing, program.v6);
+        work(listing, &mut draft)?;
+        draft.script().map_or(Ok(()), |script| program.restore(&script))
+    })
+}
+
+/// Does `attempt` on what `list` finds; and again, if it fails and others have changed that meanwhile, as
+/// a firewall does in many steps that reloads.
+fn on_what_is_there(list: impl Fn() -> Result<Arc<Listing>>, attempt: impl Fn(&Listing) -> Result<()>) -> Result<()> {
+    let mut listing = list()?;
+    for _ in 1..ATTEMPTS {
+        let Err(refusal) = attempt(&listing) else { return Ok(()) };
+        let now = list()?;
+        if *now == *listing {
+            return Err(refusal);
+        }
+        listing = now;
+    }
+    attempt(&listing)
 }
 
 fn make(draft: &mut Draft<'_>, rule: &NatRule, v6: bool) -> Result<()> {
@@ -186,6 +202,10 @@ fn make(draft: &mut Draft<'_>, rule: &NatRule, v6: bool) -> Result<()> {
         return Ok(());
     }
     for (chain, line) in rules::of(rule, v6)? {
+        // Somebody has taken it since it was looked at, and then hardly that one alone.
+        if !draft.has(chain) {
+            draft.build();
+        }
         if let (NatRule::Publish { host_address, protocol, host_port, .. }, Some(holder)) =
             (rule, rules::holder(draft.rules(chain), rule))
         {

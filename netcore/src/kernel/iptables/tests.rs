@@ -1,12 +1,15 @@
 //! What iptables is told, as documents: `netcore/tests/golden/iptables.rules` for IPv4 and
 //! `ip6tables.rules` for IPv6. `UPDATE_GOLDEN=1` writes them anew.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::draft::Draft;
 use super::listing::Listing;
-use super::{forward, make, rules};
+use super::{ATTEMPTS, forward, make, on_what_is_there, rules};
+use crate::error::Error;
 use crate::model::{Admission, AttachmentId, Barrier, Mark, Name, NatRule, Protocol, Table};
 
 /// Two networks of a host with Docker's `FORWARD`, one of them isolated, and a container that
@@ -146,4 +149,32 @@ fn the_administrators_chain_is_made_and_never_written_to() {
     let mut draft = Draft::of(&listing, false);
     draft.close_forward();
     assert!(!draft.script().unwrap().contains("USER\n"), "{:?}", draft.script());
+}
+
+#[test]
+fn a_rule_whose_chain_is_gone_brings_all_chains_back() {
+    let rules = &wanted(false);
+    let masquerade = rules.iter().find(|rule| matches!(rule, NatRule::Masquerade { .. })).unwrap().clone();
+    let after = after(&script(&Listing::parse(BEFORE), &[masquerade], false).unwrap());
+    assert_eq!(rules::seen(&after, &rules[0], false).unwrap().as_ref(), Some(&rules[0]));
+}
+
+#[test]
+fn what_fails_is_tried_again_as_long_as_others_change_what_it_was_drafted_on() {
+    let refusal = || Err(Error::file("change", "tables")(std::io::Error::other("no chain by that name")));
+    let tried = |changes: u32, refused: u32| {
+        let (lists, tries) = (Cell::new(0), Cell::new(0));
+        let list = || {
+            let policy = if lists.replace(lists.get() + 1).min(changes) % 2 == 0 { "DROP" } else { "ACCEPT" };
+            Ok(Arc::new(Listing::parse(&format!("*filter\n:FORWARD {policy} [0:0]\nCOMMIT\n"))))
+        };
+        let outcome =
+            on_what_is_there(list, |_| if tries.replace(tries.get() + 1) < refused { refusal() } else { Ok(()) });
+        (outcome.is_ok(), tries.get())
+    };
+    assert_eq!(tried(0, 0), (true, 1));
+    assert_eq!(tried(0, 9), (false, 1), "nobody has changed anything");
+    assert_eq!(tried(2, 2), (true, 3));
+    assert_eq!(tried(2, 9), (false, 3));
+    assert_eq!(tried(99, 99), (false, ATTEMPTS), "not for ever");
 }
