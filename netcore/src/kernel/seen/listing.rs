@@ -29,7 +29,7 @@ impl Listing {
     }
 
     /// What was there when it was listed. It is told once: to look again is to ask anew.
-    pub(super) fn take(&self) -> Listed {
+    pub(in crate::kernel) fn take(&self) -> Listed {
         let thread = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         thread.join().ok().flatten()
     }

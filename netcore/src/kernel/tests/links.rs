@@ -49,8 +49,9 @@ fn a_survey_of_many_tells_once_what_was_listed_and_then_asks_anew() {
         assert!(few.listing().is_none());
 
         let survey = host.survey(MANY).await.unwrap();
-        assert!(survey.listing().is_some());
+        let listing = survey.listing().unwrap();
         assert_eq!(survey.observe(&wanted).await.unwrap().0.len(), MANY);
+        assert!(listing.take().is_none(), "it has been told already");
         ip(None, "link del br7");
         assert_eq!(survey.observe(&wanted).await.unwrap().0.len(), MANY - 1);
     });
